@@ -1,0 +1,68 @@
+# Every command a developer types. VENV and PYTHON may be overridden: make test VENV=/path PYTHON=python3.12
+
+VENV ?= .venv
+# The first Python that is new enough; looked for only when an environment has to be made.
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
+BIN := $(VENV)/bin
+PINS := pyproject.toml constraints.txt
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two test processes with one numeric thread each, so that two cores are busy and not fought over.
+PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    install, then the tour: a claim about a small model, scrubbed, and a report to open"
+	@echo "make test    install with development tools, then every test that needs no network and no accelerator"
+	@echo "make check   format, lint, types, layers, sizes, and the examples in the documentation"
+	@echo "make bench   timings (writes benchmarks.json)"
+	@echo "make clean   remove the environment and everything generated"
+
+demo: $(VENV)/.installed
+	$(BIN)/scrubjay tour
+
+test: $(VENV)/.installed-dev
+	$(PYTEST) -n 2
+
+check: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(PYTEST) -n 2 -q tests/test_shape.py docs README.md CONTRIBUTING.md
+
+bench: $(VENV)/.installed-dev
+	@test -d benchmarks || { echo "there is no folder benchmarks/ yet, so nothing to time"; exit 1; }
+	$(BIN)/python -m pytest -n 0 benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks.json
+
+clean:
+	rm -rf .venv .ci-venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks benchmarks.json
+	rm -rf build dist out report.html
+	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment ---------------------------------------------------------------------------------------------
+# pip is the target, not python: an environment that Debian made without ensurepip has the one but not the other.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { \
+		echo "Scrubjay needs Python 3.11 or newer and found: $$(python3 --version 2>&1 || true)."; \
+		echo "Install one (Debian, Ubuntu: sudo apt install python3.11 python3.11-venv) or name it: make test PYTHON=/path/to/python3"; \
+		exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "$(PYTHON) could not make an environment in $(VENV)."; \
+		echo "On Debian and Ubuntu: sudo apt install python3-venv (for another Python, such as 3.12: python3.12-venv)"; \
+		exit 1; }
+
+# torch goes first and alone: a processor-only build of the same version, where one is offered, then satisfies the pin.
+$(VENV)/.torch: constraints.txt | $(BIN)/pip
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+$(VENV)/.installed: $(PINS) $(VENV)/.torch
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(PINS) $(VENV)/.torch
+	$(PIP) -e ".[dev]"
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,166 @@
+"""Axis variables: the layout of captured tensors, found by unification.
+
+A captured program knows dimensions by position. While lifting, each dimension is a product of *axis variables*, outermost
+first (a size-1 dimension is the empty product). Where two dimensions are walked together their variables are unified; where
+a view cuts a dimension its variable is split. View, transpose, expand and contiguous change only this layout. Two variables
+that occur in one value must stay apart, and `batch`, `query`, `key` are fixed names; what cannot be unified is renamed by a
+`Relabel` node instead, so a poor choice of name can never change a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from scrubjay.errors import CaptureError
+
+Size = int | str
+
+
+@dataclass(eq=False)
+class Var:
+    """One axis variable: its size, its fixed name if it has one, and where it first occurred (which names it later)."""
+
+    size: Size
+    origin: str
+    fixed: str | None = None
+    solid: bool = False
+    same_as: Var | None = None
+    parts: tuple[Var, ...] | None = None
+    apart: set[Var] = field(default_factory=set)
+
+
+Dim = tuple[Var, ...]
+
+
+def root(var: Var) -> Var:
+    """Return the variable that stands for `var` after unifications."""
+    while var.same_as is not None:
+        var = var.same_as
+    return var
+
+
+def atoms(dims: Iterable[Var]) -> Dim:
+    """Return the unsplit variables behind a product, outermost first."""
+    found: list[Var] = []
+    stack = list(reversed(list(dims)))
+    while stack:
+        var = root(stack.pop())
+        if var.parts is None:
+            found.append(var)
+        else:
+            stack.extend(reversed(var.parts))
+    return tuple(found)
+
+
+def keep_apart(dims: Iterable[Var]) -> None:
+    """Note that these variables occur in one value and may never become one."""
+    here = atoms(dims)
+    for var in here:
+        var.apart.update(other for other in here if other is not var)
+
+
+def split(var: Var, sizes: Sequence[Size]) -> tuple[Var, ...]:
+    """Cut an unsplit variable into parts of the given sizes, outermost first."""
+    if var.fixed is not None or var.solid:
+        raise CaptureError(f"axis {var.origin} is used as a whole and cannot be split into {list(sizes)}")
+    parts = tuple(Var(size, f"{var.origin}.{place}", apart=set(var.apart)) for place, size in enumerate(sizes))
+    for part in parts:
+        part.apart.update(other for other in parts if other is not part)
+    for other in var.apart:
+        root(other).apart.update(parts)
+    var.parts = parts
+    return parts
+
+
+def can_unify(one: Var, two: Var) -> bool:
+    """Tell whether two unsplit variables may become one."""
+    if one is two:
+        return True
+    if one.size != two.size or (one.fixed and two.fixed and one.fixed != two.fixed):
+        return False
+    return not any(two in atoms([other]) for other in one.apart) and not any(one in atoms([other]) for other in two.apart)
+
+
+def unify(one: Var, two: Var) -> None:
+    """Make two unsplit variables one; the fixed, or the first, gives its name."""
+    if one is two:
+        return
+    keep, drop = (two, one) if two.fixed and not one.fixed else (one, two)
+    drop.same_as = keep
+    keep.solid = keep.solid or drop.solid
+    keep.apart |= drop.apart
+
+
+def size_of(dims: Iterable[Var]) -> Size:
+    """Return the size of a product of variables (a text where symbols take part)."""
+    sizes = [var.size for var in atoms(dims)]
+    numbers = [size for size in sizes if isinstance(size, int)]
+    symbols = sorted(size for size in sizes if isinstance(size, str))
+    if not symbols:
+        return prod(numbers)
+    return "*".join([*([str(prod(numbers))] if prod(numbers) != 1 else []), *symbols])
+
+
+def align(one: Dim, two: Dim) -> list[tuple[Var, Var]] | None:
+    """Return the two products cut into pairs of equal size, splitting where needed, or `None` where they do not divide."""
+    left, right = list(reversed(atoms(one))), list(reversed(atoms(two)))
+    pairs: list[tuple[Var, Var]] = []
+    while left and right:
+        first, second = left.pop(), right.pop()
+        if first.size == second.size:
+            pairs.append((first, second))
+            continue
+        if not isinstance(first.size, int) or not isinstance(second.size, int):
+            return None
+        outer = min(first.size, second.size)
+        big = second if first.size == outer else first
+        if big.size % outer or big.fixed or big.solid:  # type: ignore[operator]
+            return None
+        parts = list(reversed(split(big, (outer, big.size // outer))))  # type: ignore[operator]
+        if big is first:
+            left.extend(parts)
+            right.append(second)
+        else:
+            right.extend(parts)
+            left.append(first)
+    return pairs if not left and not right else None
+
+
+def _take(left: list[Var], target: Size) -> Dim | None:
+    """Take variables from the end of `left` (a stack) until their product is `target`; `None` where they do not divide."""
+    taken: list[Var] = []
+    while size_of(taken) != target:
+        if not left:
+            return None
+        var = left.pop()
+        if isinstance(var.size, str) or isinstance(target, str):
+            taken.append(var)
+            continue
+        need = target // int(size_of(taken))
+        if var.size <= need:
+            if need % var.size:
+                return None
+            taken.append(var)
+            continue
+        if var.size % need or var.fixed or var.solid:
+            return None
+        outer, inner = split(var, (need, var.size // need))
+        taken.append(outer)
+        left.append(inner)
+    return tuple(taken)
+
+
+def reshape(dims: Sequence[Dim], sizes: Sequence[Size]) -> list[Dim] | None:
+    """Return the variables of `dims` regrouped into dimensions of the given sizes, or `None` where they do not divide."""
+    left = list(reversed(atoms(var for dim in dims for var in dim)))
+    made: list[Dim] = []
+    for size in sizes:
+        taken = () if size == 1 else _take(left, size)
+        if taken is None:
+            return None
+        made.append(taken)
+    if any(var.size != 1 for var in left):
+        return None
+    return made

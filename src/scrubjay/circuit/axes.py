@@ -1,0 +1,67 @@
+"""Named axes: the one glossary of axis words, and the size of an axis.
+
+A node has a *set* of axes. The order of dimensions in memory, size-1, broadcast and merged dimensions are layout: known
+to the lifter and to the kernels, never to a node. A size is a number, or a text for a size known only when the circuit
+is run: a symbol (`"batch"`, `"query"`) or an expression in symbols (`"query + 1"`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from scrubjay.errors import CircuitError
+
+GLOSSARY = {
+    "row": "rows of a data set",
+    "sample": "draws of a resampling experiment",
+    "batch": "sequences run together",
+    "kv": "key-value heads (groups, where several query heads share one)",
+    "group": "query heads within one key-value head",
+    "head": "attention heads",
+    "query": "positions, as those that read",
+    "key": "positions, as those that are read",
+    "model": "the residual stream",
+    "d_head": "one head's own space",
+    "hidden": "neurons of an MLP",
+    "vocab": "tokens, or classes of an answer",
+}
+_ORDER = {name: rank for rank, name in enumerate(GLOSSARY)}
+
+
+class Axis(NamedTuple):
+    """An axis: its name, and its size (a number, or a text for one that is known only when run)."""
+
+    name: str
+    size: int | str
+
+    def __str__(self) -> str:
+        """Give `name=size`, or the bare name where the size is that symbol.
+
+        >>> print(Axis("model", 768), Axis("query", "query"))
+        model=768 query
+        """
+        return self.name if self.size == self.name else f"{self.name}={self.size}"
+
+
+def in_order(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+    """Return the axes once each, in the glossary's order and then by name.
+
+    Raises `CircuitError` when one name comes with two sizes.
+
+    >>> [axis.name for axis in in_order([Axis("model", 4), Axis("batch", "batch"), Axis("model", 4)])]
+    ['batch', 'model']
+    """
+    sizes: dict[str, int | str] = {}
+    for axis in axes:
+        if sizes.setdefault(axis.name, axis.size) != axis.size:
+            raise CircuitError(
+                f"axis {axis.name!r} would have two sizes at once, {sizes[axis.name]} and {axis.size}: "
+                "rename one of them with Relabel first"
+            )
+    return tuple(Axis(name, sizes[name]) for name in sorted(sizes, key=lambda n: (_ORDER.get(n, len(_ORDER)), n)))
+
+
+def names(axes: Iterable[Axis]) -> frozenset[str]:
+    """Return the names alone, as a set."""
+    return frozenset(axis.name for axis in axes)

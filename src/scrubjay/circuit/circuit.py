@@ -1,0 +1,106 @@
+"""A circuit: named results, and a table from address to node kept outside the nodes.
+
+Rewrites make new circuits. The table is carried over by every rewrite; an address whose node is gone remembers which
+rewrite removed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from scrubjay.circuit.graph import substitute, topological
+from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops import Input, Map, Weight
+from scrubjay.errors import AddressError, CircuitError, near
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """Named results (`roots`) and named places (`table`: address text -> node) of one expression graph.
+
+    `removed` maps an address that a rewrite took away to the name of that rewrite; `history` lists the rewrites.
+    """
+
+    roots: Mapping[str, Node]
+    table: Mapping[str, Node] = field(default_factory=dict[str, Node])
+    removed: Mapping[str, str] = field(default_factory=dict[str, str])
+    history: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a circuit that gives nothing."""
+        if not self.roots:
+            raise CircuitError("a circuit needs at least one result")
+
+    def node(self, address: str) -> Node:
+        """Return the node at an address of the table (or the result of that name); raise `AddressError` if there is none."""
+        if address in self.table:
+            return self.table[address]
+        if address in self.roots:
+            return self.roots[address]
+        if address in self.removed:
+            raise AddressError(f"{address}: this place is gone since the rewrite {self.removed[address]!r}")
+        raise AddressError(f"{address}: no such place in this circuit{near(address, [*self.table, *self.roots])}")
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node below the results, operands first."""
+        return tuple(topological(self.roots.values()))
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Input]:
+        """The inputs by name."""
+        return {node.name: node for node in self.nodes if isinstance(node, Input)}
+
+    @cached_property
+    def weights(self) -> Mapping[str, Weight]:
+        """The stored tensors by name."""
+        return {node.name: node for node in self.nodes if isinstance(node, Weight)}
+
+    def rewrite(self, changes: Mapping[Node, Node], name: str) -> Circuit:
+        """Return the circuit with each key of `changes` replaced by its value everywhere; `name` goes into the history."""
+        made = substitute(tuple(self.roots.values()), changes)
+        kept = {address: made[node] for address, node in self.table.items() if node in made}
+        gone = {address: name for address in self.table if address not in kept}
+        return Circuit(
+            {key: made[node] for key, node in self.roots.items()},
+            kept,
+            {**self.removed, **gone},
+            (*self.history, name),
+        )
+
+    def with_table(self, table: Mapping[str, Node]) -> Circuit:
+        """Return the circuit with another address table."""
+        return replace(self, table=dict(table))
+
+    def exact(self) -> Circuit:
+        """Return the same graph with its casts to a fixed floating type widened to the circuit's own type.
+
+        Many models cast to 32 bits inside norms, softmax and rotary embeddings, even when run in 64; on the exact form
+        every law holds to rounding in 64 bits.
+        """
+        wide = {"float16", "bfloat16", "float32"}
+        changes: dict[Node, Node] = {}
+        for node in self.nodes:
+            if isinstance(node, Map) and node.op == "cast" and node.parameters[0] in wide:
+                changes[node] = Map("cast", node.inputs, ("model",))
+        # bottom-up, so that a cast below another is widened too
+        return _replace_everywhere(self, changes)
+
+    def __repr__(self) -> str:
+        """Say the size in one line."""
+        return f"<Circuit {', '.join(self.roots)}: {len(self.nodes)} nodes, {len(self.table)} addresses>"
+
+
+def _replace_everywhere(circuit: Circuit, changes: Mapping[Node, Node]) -> Circuit:
+    """Replace nodes by nodes over the *rewritten* operands (a value's operands must be those of its key)."""
+    made: dict[Node, Node] = {}
+    for node in topological([*circuit.roots.values(), *circuit.table.values()]):
+        made[node] = changes.get(node, node).with_operands([made[operand] for operand in node.operands])
+    return Circuit(
+        {name: made[node] for name, node in circuit.roots.items()},
+        {name: made[node] for name, node in circuit.table.items()},
+        circuit.removed,
+        (*circuit.history, "exact"),
+    )

@@ -1,0 +1,23 @@
+"""The kinds of node, one frozen class each, grouped by family. `KINDS` lists them all: every table keyed by node type
+(kernels, printing, reading back) has a test that no kind is missing.
+"""
+
+from __future__ import annotations
+
+from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops.leaves import Constant, Input, Iota, Weight
+from scrubjay.circuit.ops.linear import Add, Einsum, Multiply
+from scrubjay.circuit.ops.movement import Concat, Gather, Index, Merge, Narrow, Relabel, Split
+from scrubjay.circuit.ops.pointwise import Along, Map, Opaque
+
+KINDS: tuple[type[Node], ...] = (
+    *(Input, Weight, Constant, Iota),
+    *(Einsum, Add, Multiply),
+    *(Index, Narrow, Concat, Gather, Relabel, Split, Merge),
+    *(Map, Along, Opaque),
+)
+
+__all__ = [
+    "KINDS", "Add", "Along", "Concat", "Constant", "Einsum", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
+    "Narrow", "Opaque", "Relabel", "Split", "Weight",
+]  # fmt: skip

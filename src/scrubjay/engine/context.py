@@ -1,0 +1,71 @@
+"""What kernels may ask for while evaluating: stored weights, the floating type, the device, sizes of this run's axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from scrubjay.errors import EvaluationError
+
+
+class Store(Protocol):
+    """A place where weights are found by name."""
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the stored tensor, not a copy; raise `LoadError` for a name it lacks."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The facts of one evaluation."""
+
+    stores: Mapping[str, Store]
+    dtype: torch.dtype | None
+    device: torch.device | None
+    sizes: Mapping[str, int]
+    inputs: Mapping[str, torch.Tensor]
+
+    def weight(self, source: str, name: str, dtype: str) -> torch.Tensor:
+        """Return a stored tensor in the type and on the device of this run."""
+        if source not in self.stores:
+            raise EvaluationError(f"weight {name!r} is in {source!r}, which this run was not given; given: {', '.join(self.stores) or 'none'}")
+        tensor = self.stores[source].tensor(name)
+        wanted = self.dtype if dtype == "model" and self.dtype is not None else tensor.dtype if dtype == "model" else getattr(torch, dtype)
+        if tensor.dtype != wanted or (self.device is not None and tensor.device != self.device):
+            tensor = tensor.to(device=self.device or tensor.device, dtype=wanted)
+        return tensor
+
+    def model_dtype(self) -> torch.dtype:
+        """Return the circuit's floating type."""
+        if self.dtype is not None:
+            return self.dtype
+        for store in self.stores.values():
+            found = getattr(store, "dtype", None)
+            if isinstance(found, torch.dtype):
+                return found
+        return torch.float32
+
+    def type_of(self, name: str) -> torch.dtype:
+        """Return the torch type of a name (`"model"` is the circuit's own)."""
+        return self.model_dtype() if name == "model" else getattr(torch, name)
+
+    def size(self, size: int | str) -> int:
+        """Return a size as a number: a symbol, or an expression of symbols, +, -, * and numbers."""
+        if isinstance(size, int):
+            return size
+        if size in self.sizes:
+            return self.sizes[size]
+        total = 0
+        for term in size.replace(" - ", " + -").split(" + "):
+            value = 1
+            for factor in term.split("*"):
+                sign, word = (-1, factor[1:]) if factor.startswith("-") else (1, factor)
+                if not word.isdigit() and word not in self.sizes:
+                    raise EvaluationError(f"the size {size!r} is not known in this run; known: {dict(self.sizes)}")
+                value *= sign * (int(word) if word.isdigit() else self.sizes[word])
+            total += value
+        return total

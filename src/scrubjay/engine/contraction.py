@@ -1,0 +1,66 @@
+"""Contraction of named arrays: pairs of operands as (batched) matrix products, in the order that keeps values small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+
+from scrubjay.engine.array import Array, spread
+
+
+def contract(operands: Sequence[Array], summed: Sequence[str]) -> Array:
+    """Return the product of the operands summed over the axes `summed`."""
+    left = list(operands)
+    over = set(summed)
+    left = [_early(item, over, [other for other in left if other is not item]) for item in left]
+    while len(left) > 1:
+        a, b = min(((i, j) for j in range(len(left)) for i in range(j)), key=lambda pair: _cost(left, pair, over))
+        one, two = left[a], left[b]
+        rest = [item for place, item in enumerate(left) if place not in (a, b)]
+        elsewhere = {name for item in rest for name in item.names}
+        left = [_pair(one, two, over - elsewhere), *rest]
+    return _early(left[0], over, [])
+
+
+def _early(item: Array, over: set[str], others: Sequence[Array]) -> Array:
+    """Sum away axes that no other operand has."""
+    elsewhere = {name for other in others for name in other.names}
+    alone = [name for name in item.names if name in over and name not in elsewhere]
+    if not alone or not isinstance(item.tensor, torch.Tensor):
+        return item
+    return Array(item.tensor.sum([item.names.index(name) for name in alone]), tuple(n for n in item.names if n not in alone))
+
+
+def _cost(left: Sequence[Array], pair: tuple[int, int], over: set[str]) -> int:
+    """Return the number of values the pair's product would have."""
+    one, two = left[pair[0]], left[pair[1]]
+    elsewhere = {name for place, item in enumerate(left) if place not in pair for name in item.names}
+    sizes = {**_sizes(one), **_sizes(two)}
+    return prod(size for name, size in sizes.items() if name not in over or name in elsewhere)
+
+
+def _sizes(item: Array) -> dict[str, int]:
+    return dict(zip(item.names, item.tensor.shape, strict=True)) if isinstance(item.tensor, torch.Tensor) else {}
+
+
+def _pair(one: Array, two: Array, over: set[str]) -> Array:
+    shared = [name for name in one.names if name in two.names]
+    summed = [name for name in shared if name in over]
+    if not summed or not isinstance(one.tensor, torch.Tensor) or not isinstance(two.tensor, torch.Tensor):
+        (a, b), order = spread([one, two])
+        return Array(a * b, order)
+    batch = [name for name in shared if name not in over]
+    left = [name for name in one.names if name not in shared]
+    right = [name for name in two.names if name not in shared]
+    sizes = {**_sizes(one), **_sizes(two)}
+    rows, inner, columns = (prod(sizes[name] for name in part) for part in (left, summed, right))
+    a = torch.as_tensor(one.laid([*batch, *left, *summed]))
+    b = torch.as_tensor(two.laid([*batch, *summed, *right]))
+    if batch:
+        many = prod(sizes[name] for name in batch)
+        made = torch.bmm(a.reshape(many, rows, inner), b.reshape(many, inner, columns))
+    else:
+        made = torch.mm(a.reshape(rows, inner), b.reshape(inner, columns))
+    return Array(made.reshape([sizes[name] for name in (*batch, *left, *right)]), (*batch, *left, *right))

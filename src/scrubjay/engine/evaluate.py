@@ -1,0 +1,115 @@
+"""The reference evaluator: each node once, one at a time, values freed as soon as nothing needs them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from scrubjay.circuit.graph import topological
+from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops import Input, Weight
+from scrubjay.engine.array import Array
+from scrubjay.engine.context import Context, Store
+from scrubjay.engine.kernels import KERNELS
+from scrubjay.errors import EvaluationError
+
+__all__ = ["Array", "Evaluated", "Store", "evaluate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """Values of the nodes that were asked for, and how many nodes were evaluated for them."""
+
+    values: Mapping[Node, Array]
+    evaluated: int
+    peak_live: int = field(default=0)
+
+    def __getitem__(self, node: Node) -> Array:
+        """Return the value of a node that was asked for."""
+        return self.values[node]
+
+
+def evaluate(
+    nodes: Sequence[Node],
+    inputs: Mapping[str, torch.Tensor],
+    stores: Mapping[str, Store],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    known: Mapping[Node, Array] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluated:
+    """Return the values of `nodes`.
+
+    Args:
+        nodes: what is asked for.
+        inputs: one tensor for each `Input` below them, dimensions in the input's own order.
+        stores: where weights are found, by source.
+        dtype: the circuit's floating type; that of the weights when not given.
+        device: where to compute; that of the weights when not given.
+        known: values already at hand; nothing below them is evaluated.
+        progress: called with (nodes done, nodes in all).
+
+    Values are freed by liveness: a value lives until its last reader has run. Raises `EvaluationError` for a missing
+    input, or one of another size than a second input says.
+    """
+    known = known or {}
+    order = topological(nodes, stop=known)
+    context = Context(stores, dtype, torch.device(device) if device is not None else None, _sizes(order, inputs), inputs)
+    wanted = set(nodes)
+    left = Counter(operand for node in order if node not in known for operand in dict.fromkeys(node.operands))
+    live: dict[Node, Array] = {}
+    peak = 0
+    for done, node in enumerate(order):
+        if node in known:
+            live[node] = known[node]
+        else:
+            live[node] = _one(node, [live[operand] for operand in node.operands], context)
+            for operand in dict.fromkeys(node.operands):
+                left[operand] -= 1
+                if not left[operand] and operand not in wanted:
+                    del live[operand]
+        peak = max(peak, len(live))
+        if progress is not None:
+            progress(done + 1, len(order))
+    return Evaluated({node: live[node] for node in nodes}, sum(node not in known for node in order), peak)
+
+
+def _one(node: Node, operands: list[Array], context: Context) -> Array:
+    made = KERNELS[type(node)](node, operands, context)
+    if set(made.names) != node.axis_names and isinstance(made.tensor, torch.Tensor):
+        raise EvaluationError(f"{node!r} was evaluated to the axes {made.names}: this is a defect, please report it")
+    return made
+
+
+def _sizes(order: Sequence[Node], inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Return the size of every symbol, read off the inputs."""
+    sizes: dict[str, int] = {}
+    seen: dict[str, str] = {}
+    for node in order:
+        if not isinstance(node, Input):
+            continue
+        if node.name not in inputs:
+            raise EvaluationError(f"the circuit reads an input {node.name!r} that was not given; given: {', '.join(inputs) or 'none'}")
+        given = inputs[node.name]
+        if given.dim() != len(node.dims):
+            expected = ", ".join(map(str, node.dims))
+            raise EvaluationError(f"input {node.name!r} has {given.dim()} dimensions {tuple(given.shape)}; the circuit expects ({expected})")
+        for axis, size in zip(node.dims, given.shape, strict=True):
+            if isinstance(axis.size, int) and axis.size != size:
+                raise EvaluationError(f"input {node.name!r} has {size} places along {axis.name!r}; the circuit was captured with {axis.size}")
+            if isinstance(axis.size, str):
+                if sizes.setdefault(axis.size, size) != size:
+                    raise EvaluationError(
+                        f"{axis.name!r} is {size} in input {node.name!r} and {sizes[axis.size]} in {seen[axis.size]!r}: give both the same size"
+                    )
+                seen.setdefault(axis.size, node.name)
+    return sizes
+
+
+def weight_names(nodes: Sequence[Node]) -> list[str]:
+    """Return the names of the stored tensors below `nodes`."""
+    return sorted({node.name for node in topological(nodes) if isinstance(node, Weight)})

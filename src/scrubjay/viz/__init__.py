@@ -1,0 +1,36 @@
+"""Figures and reports as static HTML and SVG, from numpy arrays and text.
+
+Everything here is a pure function to `Markup`: no script, no request to anywhere, no drawing library. Text is
+escaped in one place (`escape`), so any string may be shown. `page` binds figures into one self-contained document,
+`notebook` shows a single one.
+"""
+
+from scrubjay.viz.attention import attention
+from scrubjay.viz.bars import bars
+from scrubjay.viz.escape import Markup, tag, text
+from scrubjay.viz.heatmap import heatmap
+from scrubjay.viz.page import Detail, Figure, Section, notebook, page
+from scrubjay.viz.recovered import ScrubRow, recovered
+from scrubjay.viz.table import table
+from scrubjay.viz.tokens import tokens
+from scrubjay.viz.tree import Branch, tree
+
+__all__ = [
+    "Branch",
+    "Detail",
+    "Figure",
+    "Markup",
+    "ScrubRow",
+    "Section",
+    "attention",
+    "bars",
+    "heatmap",
+    "notebook",
+    "page",
+    "recovered",
+    "table",
+    "tag",
+    "text",
+    "tokens",
+    "tree",
+]
