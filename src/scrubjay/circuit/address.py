@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from scrubjay.circuit import spelling
-from scrubjay.circuit.spelling import EXPERT_SITES, HEAD_SITES, KEY_VALUE_SITES, LAYER_SITES, MODEL_SITES, listed, shorten
-from scrubjay.errors import AddressError, near
+from scrubjay.circuit.spelling import LAYER_SITES, MODEL_SITES, close, listed, shorten
+from scrubjay.errors import AddressError
 
 _EXAMPLES = "; addresses look like L3.resid_pre, L3.H7.z@END, L*.mlp.out, logits or model.layers.3.mlp"
 
@@ -49,6 +49,8 @@ class Range:
     last: int
 
     def __post_init__(self) -> None:
+        if not _is_number(self.first) or not _is_number(self.last):
+            raise AddressError("the ends of a range are whole numbers of at most nine digits")
         # 1..-1 is all but the first; -1..1 would be empty in every row of three tokens or more.
         if (self.first < 0, self.first) > (self.last < 0, self.last):
             raise AddressError(f"the range {self} runs backwards; write the earlier end first")
@@ -109,10 +111,10 @@ class _Numbered:
 
 
 _NUMBERED = {
-    Head: _Numbered(Head, "H", "head", HEAD_SITES),
-    KeyValueHead: _Numbered(KeyValueHead, "KV", "key-value head", KEY_VALUE_SITES),
+    Head: _Numbered(Head, "H", "head", spelling.HEAD_SITES),
+    KeyValueHead: _Numbered(KeyValueHead, "KV", "key-value head", spelling.KEY_VALUE_SITES),
     Neuron: _Numbered(Neuron, "N", "neuron", ("",)),
-    Expert: _Numbered(Expert, "mlp.E", "expert", EXPERT_SITES),
+    Expert: _Numbered(Expert, "mlp.E", "expert", spelling.EXPERT_SITES),
 }
 
 
@@ -132,8 +134,8 @@ class Position:
             raise AddressError(
                 f"the position {shown} is not a number (@3, @-1), a range (@2..5, @1..-1) or a name (@END)"
             )
-        if isinstance(self.at, bool):
-            raise AddressError(f"the position {self.at} is a truth value; give a number, a Range or a name")
+        if isinstance(self.at, int) and not _is_number(self.at):
+            raise AddressError("a position is a whole number of at most nine digits, a Range or a name")
 
     def __str__(self) -> str:
         return f"@{self.at}"
@@ -165,14 +167,13 @@ class Address:
 
     def __post_init__(self) -> None:
         if isinstance(self.part, Module):
-            _check_module(self.part.path)
+            if problem := spelling.module_problem(self.part.path):
+                raise AddressError(problem)
             if self.layer is not None:
                 raise AddressError(f"the module {shorten(self.part.path)} has no layer; leave the layer None")
         elif self.part is not None:
             if self.layer is None:
-                raise AddressError(
-                    f"a {_NUMBERED[type(self.part)].noun} belongs to a layer; give the layer's index or ANY"
-                )
+                raise AddressError(f"{self.place} belongs to a layer; give the layer's index or ANY")
             _check_index(self.part.index, _NUMBERED[type(self.part)].noun)
         if self.layer is not None:
             _check_index(self.layer, "layer")
@@ -186,7 +187,7 @@ class Address:
             case None:
                 return self.site
             case Module(path):
-                return path if _reads_as_module(path) else f".{path}"
+                return path if spelling.reads_as_module(path) else f".{path}"
             case _:
                 return _joined(f"{_NUMBERED[type(self.part)].prefix}{self.part.index}", self.site)
 
@@ -321,39 +322,49 @@ def expand(address: Address, shape: ModelShape) -> tuple[Address, ...]:
     ['L0.H0.z@END', 'L0.H1.z@END', 'L1.H0.z@END', 'L1.H1.z@END']
     """
     if address.layer is None:
-        known = shape.sites if address.part is None else shape.modules
-        name = address.site if address.part is None else address.part.path if isinstance(address.part, Module) else ""
-        if name not in known:
-            close = _close(name, known) or listed("; it has", known)
-            raise AddressError(
-                f"{_shown(address)}: this model has no such {'site' if address.site else 'module'}{close}"
-            )
+        _check_there(address, shape)
         return (address,)
     found: list[Address] = []
     for number in _numbers(address, address.layer, "layer", "L", len(shape.layers), "this model"):
-        layer = shape.layers[number]
-        if address.kind in layer.sites:
-            found += _parts_of(replace(address, layer=number), layer, address, number)
+        if address.kind in shape.layers[number].sites:
+            found += _expand_part(address, number, shape.layers[number])
         elif address.layer is not ANY:
             raise AddressError(_lacks(address, number, shape))
     if not found:
         sites = {site for layer in shape.layers for site in layer.sites}
-        close = _close(address.kind, sites) or listed("; they have", sites)
-        raise AddressError(f"{address}: none of the {len(shape.layers)} layers of this model has {address.kind}{close}")
+        hint = close(address.kind, sites) or listed("; they have", sites)
+        raise AddressError(f"{address}: no layer of this model has {address.kind}{hint}")
     return tuple(found)
 
 
-def _parts_of(address: Address, layer: LayerShape, asked: Address, number: int) -> list[Address]:
-    """Return the addresses of the parts that `address`, of one layer, stands for there."""
-    if address.part is None or isinstance(address.part, Module):
+def _check_there(address: Address, shape: ModelShape) -> None:
+    """Raise unless a value of the whole model, or a module, exists."""
+    if isinstance(address.part, Module):
+        what, name, known = "module", address.part.path, shape.modules
+    else:
+        what, name, known = "site", address.site, shape.sites
+    if name in known:
+        return
+    in_layers = (
+        f"L{number}.{site}" for number, layer in enumerate(shape.layers) for site in layer.sites if site in LAYER_SITES
+    )
+    hint = close(name, {*shape.modules, *shape.sites, *in_layers}) or listed("; it has", known)
+    shown = str(address) if len(name) <= 60 else shorten(str(address))
+    raise AddressError(f"{shown}: this model has no such {what}{hint}")
+
+
+def _expand_part(asked: Address, number: int, layer: LayerShape) -> list[Address]:
+    """Return the addresses in layer `number` that `asked` stands for."""
+    address = replace(asked, layer=number)
+    if asked.part is None or isinstance(asked.part, Module):
         return [address]
     counts = {Head: layer.heads, KeyValueHead: layer.kv_heads, Neuron: layer.neurons, Expert: layer.experts}
-    count = counts[type(address.part)]
-    if count == 0 and asked.layer is ANY and address.part.index is ANY:
+    count = counts[type(asked.part)]
+    if count == 0 and asked.layer is ANY and asked.part.index is ANY:
         return []
-    kind = _NUMBERED[type(address.part)]
+    kind = _NUMBERED[type(asked.part)]
     letter = kind.prefix.rpartition(".")[2]
-    numbers = _numbers(asked, address.part.index, kind.noun, letter, count, f"layer {number}")
+    numbers = _numbers(asked, asked.part.index, kind.noun, letter, count, f"layer {number}")
     return [replace(address, part=kind.make(index)) for index in numbers]
 
 
@@ -367,9 +378,9 @@ def _numbers(asked: Address, index: Index, noun: str, letter: str, count: int, o
         numbers = range(index, index + 1)
     if numbers and numbers[-1] < count:
         return numbers
-    there = (
-        f"{noun}s {letter}0..{letter}{count - 1}" if count > 1 else f"one {noun}, {letter}0" if count else f"no {noun}s"
-    )
+    there = f"{noun}s {letter}0..{letter}{count - 1}" if count else f"no {noun}s"
+    if count == 1:
+        there = f"one {noun}, {letter}0"
     missing = f"{noun} {numbers[-1]} does not exist" if numbers else f"{noun} * matches nothing"
     raise AddressError(f"{asked}: {missing}; {owner} has {there}")
 
@@ -378,24 +389,19 @@ def _lacks(address: Address, number: int, shape: ModelShape) -> str:
     """Return the message for a layer that lacks the value: what it has nearby, and which layers have it."""
     sites = shape.layers[number].sites
     others = (replace(address, layer=number, site=site, position=None) for site in _sites_of(number, address.part))
-    close = _close(f"L{number}.{address.place}", [str(other) for other in others if other.kind in sites])
+    hint = close(f"L{number}.{address.place}", [str(other) for other in others if other.kind in sites])
     having = [f"L{index}" for index, layer in enumerate(shape.layers) if address.kind in layer.sites]
     elsewhere = listed("; layers that have it:", having) if having else "; no layer of this model has it"
-    return f"{address}: layer {number} has no {address.kind}{close or listed('; it has', sites)}{elsewhere}"
+    return f"{address}: layer {number} has no {address.kind}{hint or listed('; it has', sites)}{elsewhere}"
 
 
 def _check_known(sites: Iterable[str], known: Iterable[str], owner: str) -> None:
     for unknown in sorted(set(sites) - set(known)):
-        raise AddressError(f"no such site {shorten(unknown)} of {owner}{_close(unknown, known)}")
+        raise AddressError(f"no such site {shorten(unknown)} of {owner}{close(unknown, known)}")
 
 
 _DOT = re.compile(r"(?<!\.)\.(?!\.)")  # one dot; the two of a range do not separate
-_LAYER = re.compile(r"L([^A-Za-z_].*)?", re.DOTALL)
 _PART = re.compile(r"(H|KV|N|E)([^A-Za-z_].*)?", re.DOTALL)
-_SEGMENT = re.compile(r"[\w-]+")
-_SHORT_PATH = re.compile(r"[\w.-]{1,60}")
-_WHOLE = re.compile(r"-?[0-9]{1,9}")
-_LONGEST_CLOSE = 80
 
 
 def _joined(*names: str) -> str:
@@ -410,65 +416,53 @@ def _sites_of(layer: Index | None, part: Part | None) -> tuple[str, ...]:
     return MODEL_SITES if layer is None else LAYER_SITES
 
 
+def _is_number(value: int) -> bool:
+    return not isinstance(value, bool) and -spelling.LARGEST <= value <= spelling.LARGEST
+
+
 def _check_index(index: Index, noun: str) -> None:
-    least = min(index.first, index.last) if isinstance(index, Range) else index
-    if isinstance(least, bool) or (isinstance(least, int) and least < 0):
-        raise AddressError(f"the {noun} index {index} is not a whole number from 0, a range or *")
-
-
-def _check_module(path: str) -> None:
-    for segment in path.split("."):
-        if not _SEGMENT.fullmatch(segment) or "->" in segment:
-            shown = f"{shorten(segment)} in it" if segment else "an empty name between or beside its dots"
-            raise AddressError(f"a module path is names joined by single dots, and this has {shown}{_EXAMPLES}")
-
-
-def _reads_as_module(name: str) -> bool:
-    """Say whether `name` without a dot in front is a module path: dotted, and no beginning of anything else."""
-    first = name.partition(".")[0]
-    if "." not in name or first in ("", "ln_f", "logits") or name in MODEL_SITES:
-        return False
-    return _LAYER.fullmatch(first) is None and not spelling.is_foreign(name)
-
-
-def _close(name: str, known: Iterable[str]) -> str:
-    return near(name[:_LONGEST_CLOSE], known, most=3)
+    if isinstance(index, int) and not _is_number(index):
+        raise AddressError(f"the {noun} index is not a whole number of at most nine digits")
+    if not isinstance(index, Wildcard) and (min(index.first, index.last) if isinstance(index, Range) else index) < 0:
+        raise AddressError(f"the {noun} index {index} counts from the end, which indices cannot; number from 0")
 
 
 def _no_such_site(layer: Index | None, part: Part | None, site: str) -> str:
     """Return why `site` is not one of a layer, part or model, with near addresses or else all of its sites."""
-    shown = shorten(site)
-    if isinstance(part, Module | Neuron):
-        return f"a {'module' if isinstance(part, Module) else 'neuron'} has no sites of its own, so not {shown}; leave it out"
+    if isinstance(part, Module):
+        return f"a module has no sites, so not {shorten(site)}; name a module inside it by its path"
     sites = _sites_of(layer, part)
-    owner, before = "the whole model", ""
-    if part is not None:
-        owner, before = f"a {_NUMBERED[type(part)].noun}", f"L{layer}.{_NUMBERED[type(part)].prefix}{part.index}."
-    elif layer is not None:
-        owner, before = "a layer", f"L{layer}."
+    owner = _joined("" if layer is None else f"L{layer}", f"{_NUMBERED[type(part)].prefix}{part.index}" if part else "")
+    if sites == ("",):
+        return f"{owner} has no sites, so not {shorten(site)}; leave it out"
     if not site:
-        return f"this is {owner} and no value of it; its sites are {', '.join(before + name for name in sites)}"
-    close = _close(before + site, (before + name for name in sites))
-    return f"no such site {shown} of {owner}{close or '; its sites are ' + ', '.join(sites)}"
+        return f"{owner or 'this'} is no value by itself; its sites are {', '.join(sites)}"
+    inside = [_joined(owner, name) for name in sites if name.startswith(f"{site}.")]
+    hint = (
+        listed("; did you mean", inside, most=10)
+        if inside
+        else close(_joined(owner, site), (_joined(owner, name) for name in sites))
+    )
+    return (
+        f"no such site {shorten(site)} of {owner or 'the whole model'}{hint or '; its sites are ' + ', '.join(sites)}"
+    )
 
 
 def _parse_name(name: str) -> Address:
     """Read an address without its position."""
     if name.startswith("."):
         return Address(None, Module(name[1:]), "")
+    if spelling.reads_as_module(name):
+        return Address(None, Module(name), "")
+    name = spelling.to_canonical(name)
     if name in MODEL_SITES:
         return Address(None, None, name)
-    if _reads_as_module(name):
-        return Address(None, Module(name), "")
-    segments = _DOT.split(spelling.to_canonical(name))
-    if found := _LAYER.fullmatch(segments[0]):
+    segments = _DOT.split(name)
+    if found := spelling.LAYER.fullmatch(segments[0]):
         return _parse_in_layer(_parse_index(found[1] or "", "layer"), segments[1:])
-    canonical = _joined(*segments)
-    if canonical in MODEL_SITES:
-        return Address(None, None, canonical)
-    close = _close(name, (*MODEL_SITES, *(f"L0.{site}" for site in LAYER_SITES)))
-    module = f"; for the module of that path write .{name}" if _SHORT_PATH.fullmatch(name) else ""
-    raise AddressError(f"no such value of the whole model{close or _EXAMPLES}{module}")
+    hint = close(name, (*MODEL_SITES, *(f"L0.{site}" for site in LAYER_SITES)))
+    module = "" if spelling.module_problem(name) else f"; a module of that path is written {shorten('.' + name)}"
+    raise AddressError(f"no such value of the whole model{hint or _EXAMPLES}{module}")
 
 
 def _parse_in_layer(layer: Index, names: list[str]) -> Address:
@@ -489,9 +483,7 @@ def _parse_index(text: str, noun: str) -> Index:
         return ANY
     if not text:
         raise AddressError(f"the {noun} index is missing; give a number, a range such as 0..3, or *")
-    first, dots, last = text.partition("..")
-    what = f"the {noun} index"
-    return Range(_parse_whole(first, what), _parse_whole(last, what)) if dots else _parse_whole(first, what)
+    return _parse_whole(text, f"the {noun} index")
 
 
 def _parse_position(text: str) -> Position | None:
@@ -499,13 +491,10 @@ def _parse_position(text: str) -> Position | None:
         return None
     if not text:
         raise AddressError("the position after the @ is missing; write for example @3, @-1, @2..5 or @END")
-    first, dots, last = text.partition("..")
-    if dots:
-        return Position(Range(_parse_whole(first, "the position"), _parse_whole(last, "the position")))
     return Position(_parse_whole(text, "the position") if text[0] in "-0123456789" else text)
 
 
-def _parse_whole(text: str, what: str) -> int:
-    if not _WHOLE.fullmatch(text) or text == "-0":
-        raise AddressError(f"{what} {shorten(text)} is not a whole number of at most nine digits")
-    return int(text)
+def _parse_whole(text: str, what: str) -> int | Range:
+    first, dots, last = text.partition("..")
+    number = spelling.whole_number(first, what)
+    return Range(number, spelling.whole_number(last, what)) if dots else number

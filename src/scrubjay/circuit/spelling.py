@@ -88,7 +88,15 @@ _HEAD = re.compile(r"[AaLl]([0-9]+)\.?[Hh]([0-9]+)(\.[^.]+)?")
 _BARE_HEAD = re.compile(r"([0-9]+)\.([0-9]+)")
 _BLOCK = re.compile(r"blocks\.([^.]*)\.(.*)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]+")
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
+_MODULE_NAME = re.compile(r"[\w-]+")
 _LONGEST = 60
+
+LARGEST = 999_999_999
+"""The largest index or position: nine digits."""
+
+LAYER = re.compile(r"L([^A-Za-z_].*)?", re.DOTALL)
+"""What the name of a layer looks like, its index (right or wrong) in the group."""
 
 
 def shorten(text: str, longest: int = _LONGEST) -> str:
@@ -111,6 +119,48 @@ def listed(before: str, names: Iterable[str], most: int = 8) -> str:
     ordered = sorted(names) if isinstance(names, set | frozenset) else list(names)
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
     return f"{before} {', '.join(ordered[:most]) or 'none'}{more}"
+
+
+def close(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" for the known names closest to `name`, or an empty text."""
+    return near(name[:_LONGEST], known, most=3)  # the time it takes grows with the square of the length
+
+
+def whole_number(text: str, what: str) -> int:
+    """Return the number that `text` spells in decimal digits, perhaps after a minus sign; raise `AddressError` otherwise.
+
+    >>> whole_number("-12", "the position")
+    -12
+    """
+    if not _WHOLE.fullmatch(text) or text == "-0":
+        raise AddressError(f"{what} {shorten(text)} is not a whole number of at most nine digits")
+    return int(text)
+
+
+def module_problem(path: str) -> str:
+    """Return why `path` is not names (letters, digits, underscores, hyphens) joined by single dots; empty if it is.
+
+    >>> module_problem("model.layers.3"), module_problem("a..b")
+    ('', "the module path 'a..b' has an empty name; join names with single dots")
+    """
+    for name in path.split("."):
+        if not name:
+            return f"the module path {shorten(path)} has an empty name; join names with single dots"
+        if not _MODULE_NAME.fullmatch(name):
+            return f"the name {shorten(name)} cannot stand in a module path; names have letters, digits, _ and -"
+    return ""
+
+
+def reads_as_module(name: str) -> bool:
+    """Say whether `name` is a module path without a dot in front: dotted, and no beginning of anything else.
+
+    >>> [reads_as_module(name) for name in ("model.layers.3", "lm_head", "L3.H7.z", "9.9", "L3.resid_prf")]
+    [True, False, False, False, False]
+    """
+    first = name.partition(".")[0]
+    if "." not in name or first in ("", "ln_f", "logits"):
+        return False
+    return LAYER.fullmatch(first) is None and not is_foreign(name)
 
 
 def is_foreign(name: str) -> bool:
@@ -155,9 +205,9 @@ def to_canonical(name: str) -> str:
             f"write L{number}.H*.q_in, L{number}.H*.k_in and L{number}.H*.v_in"
         )
     if hook not in _IN_LAYER:
-        known = [*_WHOLE_MODEL, *(f"blocks.{layer}.{known}" for known in _IN_LAYER)]
-        close = near(name[:_LONGEST], known, most=3) or "; write the address instead, such as L3.attn.z"
-        raise AddressError(f"no TransformerLens hook of this name has an address{close}")
+        known = [*_HOOK_OF_MODEL.values(), *(f"blocks.{layer}.{known}" for known in _IN_LAYER)]
+        hint = close(name, known) or "; write the address instead, such as L3.attn.z"
+        raise AddressError(f"no TransformerLens hook of this name has an address{hint}")
     ours = _IN_LAYER[hook]
     if not block:
         raise AddressError(f"a TransformerLens name says its layer; write blocks.3.{hook} or L3.{ours}")

@@ -111,7 +111,9 @@ class Dataset:
 
     def _check(self) -> None:
         if not self.inputs:
-            raise InputError(f"data set {self.name!r} was given no inputs; give at least one array for the model to read")
+            raise InputError(
+                f"data set {self.name!r} was given no inputs; give at least one array for the model to read"
+            )
         for key, feature in self.features.items():
             if key != feature.name:
                 raise InputError(

@@ -62,7 +62,7 @@ def _check(strings: Sequence[str], sizes: np.ndarray, positions: int) -> None:
     for index, string in enumerate(strings):
         if wrong := sorted(set(string) - set("()")):
             raise InputError(
-                f'string {index} was to be encoded as brackets, but holds {", ".join(map(repr, wrong))}: {string!r}; only '
+                f"string {index} was to be encoded as brackets, but holds {', '.join(map(repr, wrong))}: {string!r}; only "
                 '"(" and ")" have tokens'
             )
         if not string:
@@ -97,7 +97,7 @@ def features(ids: np.ndarray) -> dict[str, Feature]:
     opens, closes = _suffix_sum(ids == OPEN), _suffix_sum(ids == CLOSE)
     proportion = opens[:, 0] / (opens[:, 0] + closes[:, 0])
     count = opens[:, 0] == closes[:, 0]
-    horizon = (opens <= closes).all(axis=1)
+    horizon = np.logical_and.reduce(opens <= closes, axis=1)
     start = ids[:, 1] == OPEN
     made = (
         Feature("is_balanced", count & horizon, "every bracket is matched: count and horizon", EXACT),

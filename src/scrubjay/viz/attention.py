@@ -18,7 +18,7 @@ from scrubjay.errors import InputError
 from scrubjay.viz.array import labels, largest, numbers
 from scrubjay.viz.colour import LEVELS, level
 from scrubjay.viz.escape import Markup, brief, join, tag, token
-from scrubjay.viz.frame import GREY, chart, drawing, sequential_legend
+from scrubjay.viz.frame import GREY, chart, drawing, level_legend
 from scrubjay.viz.number import written
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def attention(
         tag("div", tag("p", head, class_="sj-head"), _map(share, grid, head, named[index], top), class_="sj-map")
         for index, (head, share) in enumerate(zip(heads, shares, strict=True))
     ]
-    size = f"grid-template-columns:repeat(auto-fill,minmax(min(100%,{brief(min(grid.width, 420) * 0.86)}px),1fr))"
+    size = f"grid-template-columns:repeat(auto-fill,minmax(min(100%,{brief(min(grid.width, 420) * 0.78)}px),1fr))"
     note = (
         f"attention weight; below {brief(100 * FAINTEST)}" + "% of the scale not drawn. Queries run down, keys across."
     )
-    legend = sequential_legend(top, "", 0 if top == 1 else 2, note)
+    legend = level_legend(top, 0 if top == 1 else 2, note)
     return chart(title, tag("div", *maps, class_="sj-maps", style=size), legend, kind="attention")
 
 
@@ -107,7 +107,7 @@ def _checked(weights: Float[np.ndarray, "head query key"], tokens: Sequence[str]
 
 
 def _grid(names: list[str]) -> _Grid:
-    cell = min(max(400 / len(names), 3), 26)
+    cell = min(max(400 / len(names), 3), 20)
     font = min(max(0.92 * cell, 7.0), 11.0)
     every = int(np.ceil(font / (1.12 * cell)))
     return _Grid(names, cell, 8 + 0.62 * font * max(len(name) for name in names), font, every)

@@ -16,10 +16,10 @@ from scrubjay.errors import InputError
 from scrubjay.viz.array import labels as checked_labels
 from scrubjay.viz.array import largest, numbers
 from scrubjay.viz.axis import Axis, spanning
-from scrubjay.viz.escape import Markup, shorten
+from scrubjay.viz.escape import Markup, shorten, tag
 from scrubjay.viz.forest import Line, Strip, bar, beyond, forest, whisker
 from scrubjay.viz.frame import chart, places_for
-from scrubjay.viz.number import with_unit, written
+from scrubjay.viz.number import with_error, with_unit
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -50,40 +50,41 @@ def bars(
     array = numbers(values, "item")
     names = checked_labels(labels, len(array), "labels", "item")
     spread = _spread(errors, len(array))
+    drawn = np.where(np.isfinite(spread), spread, 0.0)
     lines = [Line(float(value), name) for name, value in (reference_lines or {}).items()]
     if any(not math.isfinite(line.value) for line in lines):
         raise InputError("A reference line needs a finite value; leave out the ones that have none.")
-    ends = np.concatenate([array - spread, array + spread, [line.value for line in lines]])
+    ends = np.concatenate([array - drawn, array + drawn, [line.value for line in lines]])
     axis = spanning(ends.tolist())
     decimals = places_for(largest(array)) if places is None else places
     strips = [
-        _strip(shorten(name, _LABEL_CHARACTERS), float(value), float(error), axis, (unit, decimals, errors is not None))
+        _strip(shorten(name, _LABEL_CHARACTERS), float(value), float(error), axis, unit, decimals)
         for name, value, error in zip(names, array, spread, strict=True)
     ]
     table = forest(axis, [Line(0.0), *lines], strips, ("", unit))
-    return chart(title, table, kind="bars")
+    key = (
+        tag("p", "Whiskers reach one standard error to each side.", class_="sj-key") if errors is not None else Markup()
+    )
+    return chart(title, table, key, kind="bars")
 
 
 def _spread(errors: Float[np.ndarray, " item"] | None, count: int) -> Float[np.ndarray, " item"]:
     if errors is None:
-        return np.zeros(count)
+        return np.full(count, math.nan)
     spread = numbers(errors, "item", "errors")
     if len(spread) != count:
         raise InputError(f"errors holds {len(spread)} numbers for {count} values; give exactly one for each.")
     if np.nanmin(spread, initial=0.0) < 0:
         raise InputError(f"errors are sizes and not negative; the smallest given is {float(np.nanmin(spread)):.3g}.")
-    return np.where(np.isfinite(spread), spread, 0.0)
+    return spread
 
 
-def _strip(name: str, value: float, error: float, axis: Axis, style: tuple[str, int, bool]) -> Strip:
-    unit, places, has_errors = style
-    number = written(value, places, sign=True)
-    if has_errors and not math.isnan(value):
-        number = f"{number} ± {written(error, places)}"
+def _strip(name: str, value: float, error: float, axis: Axis, unit: str, places: int) -> Strip:
+    number = with_error(value, error, places, sign=True)
     hint = f"{name}: " + ("no value" if math.isnan(value) else with_unit(number, unit))
     if math.isnan(value):
         return Strip(name, (), number, hint)
     marks = [bar(axis, 0.0, value, "negative" if value < 0 else "positive"), beyond(axis, value)]
-    if error > 0 and math.isfinite(value):
+    if 0 < error < math.inf and math.isfinite(value):
         marks.append(whisker(axis, value - error, value + error))
     return Strip(name, tuple(marks), number, hint)

@@ -14,8 +14,8 @@ LEVELS = 24
 
 _NEGATIVE = ("#ffffff", "#d6e6f2", "#9cc8e2", "#539bcb", "#2268ae", "#0a3a70")
 _POSITIVE = ("#ffffff", "#fbdfcf", "#f3ab8b", "#d96b52", "#b3202f", "#6d0722")
-_LIGHT = ("#ffffff", "#e0efeb", "#b2d9d1", "#77bab1", "#3f968f", "#1c6f6d", "#0b4a4d", "#042c33")
-_DARK = ("#1a2025", "#17363a", "#154c4e", "#1d6764", "#35877e", "#65aa9c", "#a3cec1", "#e4f4ee")
+_LIGHT = ("#ffffff", "#cfe6e0", "#a3d0c8", "#6fb5ad", "#3f958f", "#1c6f6d", "#0b4a4d", "#042c33")
+_DARK = ("#1a2025", "#173f42", "#165253", "#1d6764", "#35877e", "#65aa9c", "#a3cec1", "#e4f4ee")
 _INK, _PAPER = "#1b2227", "#ffffff"
 
 
@@ -45,13 +45,13 @@ def sequential(value: float, limit: float = 1.0, dark: bool = False) -> str:
     return _between(_DARK if dark else _LIGHT, share)
 
 
-def level(value: float, dark: bool = False) -> str:
-    """Return the colour of step `value` of `LEVELS`: the middle of the range of values it stands for.
+def level(value: int, dark: bool = False) -> str:
+    """Return the colour of step `value` of `LEVELS`; even the first stands out from the background.
 
-    >>> level(1) == sequential(0.5 / LEVELS)
-    True
+    >>> level(0), level(LEVELS)
+    ('#ffffff', '#042c33')
     """
-    return sequential((value - 0.5) / LEVELS, dark=dark)
+    return sequential(max(value - 0.2, 0) / (LEVELS - 0.2), dark=dark)
 
 
 def ink(background: str) -> str:

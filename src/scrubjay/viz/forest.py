@@ -15,8 +15,10 @@ from scrubjay.viz.axis import Axis
 from scrubjay.viz.escape import Markup, brief, shorten, tag
 from scrubjay.viz.number import written
 
+_MOST_TICKS = 8
 _LINE_HEIGHT = 15
-_PERCENT_PER_CHARACTER = 2.3
+_PERCENT_PER_CHARACTER = 3.4
+_EM_PER_CHARACTER = 0.56
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,9 @@ def forest(
         tag("th", last, scope="col", class_="sj-number"),
     )
     foot = tag("tr", tag("td"), tag("td", _ticks(axis, lines), class_="sj-plot"), tag("td"), class_="sj-ticks")
-    return tag("table", tag("thead", head), tag("tbody", *rows), tag("tfoot", foot), class_="sj-forest")
+    longest = max((max(len(strip.name), 0.88 * len(strip.remark)) for strip in strips), default=0.0)
+    width = f"--sj-names:{brief(_EM_PER_CHARACTER * longest + 0.5)}em"
+    return tag("table", tag("thead", head), tag("tbody", *rows), tag("tfoot", foot), class_="sj-forest", style=width)
 
 
 def bar(axis: Axis, start: float, stop: float, kind: str) -> Markup:
@@ -164,8 +168,10 @@ def _line_names(axis: Axis, lines: Sequence[Line]) -> Markup:
 
 def _ticks(axis: Axis, lines: Sequence[Line]) -> Markup:
     parts = []
-    for value in axis.ticks():
+    for value in axis.ticks(_MOST_TICKS):
         place = f"{brief(axis.percent(value))}%"
         parts.append(tag("line", x1=place, x2=place, y1="0", y2="4", class_="sj-tick", stroke="#9aa5ad"))
-        parts.append(tag("text", written(value, axis.places()), x=place, y=17, text_anchor="middle", class_="sj-axis"))
+        parts.append(
+            tag("text", written(value, axis.places(_MOST_TICKS)), x=place, y=17, text_anchor="middle", class_="sj-axis")
+        )
     return tag("svg", *parts, height=20, class_="sj-names", aria_hidden="true")

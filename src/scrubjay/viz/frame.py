@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scrubjay.viz.colour import LEVELS, level, signed
+from scrubjay.viz.colour import LEVELS, level, sequential, signed
 from scrubjay.viz.escape import Markup, brief, join, tag
 from scrubjay.viz.number import with_unit, written
 
@@ -28,8 +28,13 @@ def chart(title: str, *content: Markup, kind: str) -> Markup:
     return tag("div", heading, *content, class_=f"sj-chart sj-chart-{kind}", role="group", aria_label=title or kind)
 
 
-def drawing(width: float, height: float, title: str, description: str, parts: Sequence[Markup]) -> Markup:
-    """Return a stand-alone SVG of `width` by `height` pixels that shrinks with its box, named and described."""
+def drawing(
+    width: float, height: float, title: str, description: str, parts: Sequence[Markup], least: float = 0.0
+) -> Markup:
+    """Return a stand-alone SVG of `width` by `height` pixels, named and described.
+
+    It shrinks with its box down to the share `least` of its width; below that, its box has to scroll.
+    """
     return tag(
         "svg",
         tag("desc", description),
@@ -39,7 +44,7 @@ def drawing(width: float, height: float, title: str, description: str, parts: Se
         class_="sj-drawing",
         role="img",
         aria_label=title,
-        style=f"max-width:{brief(width)}px",
+        style=f"max-width:{brief(width)}px;min-width:{brief(least * width)}px",
         font_family="ui-sans-serif, system-ui, sans-serif",
     )
 
@@ -59,23 +64,32 @@ def signed_legend(limit: float, unit: str, places: int, note: str = "") -> Marku
 
 
 def sequential_legend(top: float, unit: str, places: int, note: str = "") -> Markup:
-    """Return the colour bar of the sequential scale, from 0 to `top`; it follows the page into the dark."""
-    parts = [
-        tag("rect", x=2 * index, width=2.05, height=1, fill=level(index + 1), class_=f"sj-q{index + 1}")
-        for index in range(LEVELS)
-    ]
+    """Return the colour bar of the sequential scale, from 0 to `top`."""
+    steps = [sequential((index + 0.5) / _BAR_STEPS) for index in range(_BAR_STEPS)]
+    parts = [tag("rect", x=index, width=1.05, height=1, fill=step) for index, step in enumerate(steps)]
     return _legend(parts, ["0", with_unit(written(top, places), unit)], note)
 
 
-def places_for(size: float) -> int:
-    """Return how many decimals show about three digits of numbers up to `size`.
+def level_legend(top: float, places: int, note: str = "") -> Markup:
+    """Return the colour bar of the steps of the sequential scale, from 0 to `top`; it follows the page into the dark."""
+    width = _BAR_STEPS / LEVELS
+    parts = [
+        tag("rect", x=width * step, width=width + 0.05, height=1, fill=level(step + 1), class_=f"sj-q{step + 1}")
+        for step in range(LEVELS)
+    ]
+    return _legend(parts, ["0", written(top, places)], note)
 
-    >>> places_for(3.2), places_for(0.04), places_for(250.0), places_for(0.0)
-    (2, 4, 0, 2)
+
+def places_for(size: float) -> int:
+    """Return how many decimals show two or three digits of numbers up to `size`.
+
+    >>> places_for(3.2), places_for(0.9), places_for(0.04), places_for(250.0), places_for(0.0)
+    (2, 2, 3, 0, 2)
     """
     if size <= 0 or not math.isfinite(size):
         return 2
-    return min(max(2 - math.floor(math.log10(size)), 0), 6)
+    power = math.floor(math.log10(size))
+    return min(max((2 if power >= 0 else 1) - power, 0), 6)
 
 
 def _legend(parts: Sequence[Markup], ends: Sequence[str], note: str) -> Markup:

@@ -19,7 +19,7 @@ from scrubjay.viz.colour import ink, sequential
 from scrubjay.viz.colour import signed as signed_colour
 from scrubjay.viz.escape import Markup, brief, join, shorten, tag, token
 from scrubjay.viz.frame import GREY, chart, drawing, places_for, scrolling, sequential_legend, signed_legend
-from scrubjay.viz.number import with_unit, written
+from scrubjay.viz.number import rounded, with_unit, written
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -88,7 +88,12 @@ class _Look:
         return signed_colour(value, self.reach) if self.signed else sequential(value, self.reach)
 
     def number(self, value: float) -> str:
-        return written(value, self.places, sign=self.signed)
+        return rounded(value, self.places, sign=self.signed)
+
+    def hint(self, value: float) -> str:
+        if math.isnan(value):
+            return "no value"
+        return with_unit(written(value, self.places, sign=self.signed), self.unit)
 
 
 def _reach(array: Float[np.ndarray, "row column"], limit: float | None) -> float:
@@ -132,7 +137,7 @@ def _picture(
         f"{len(rows)} rows by {count} columns; full colour at {with_unit(look.number(look.reach), look.unit)}."
     )
     total = left + width * count + (overhang if turned else 0) + 2
-    return drawing(total, top + height * len(rows) + 2, title, description, parts)
+    return drawing(total, top + height * len(rows) + 2, title, description, parts, least=0.85)
 
 
 def _cell(
@@ -142,12 +147,11 @@ def _cell(
     width, height = size
     colour = look.colour(value)
     shown = look.number(value)
-    hint = tag("title", f"{name}: {'no value' if math.isnan(value) else with_unit(shown, look.unit)}")
+    hint = tag("title", f"{name}: {look.hint(value)}")
     box = f"M{brief(left)} {brief(top)}h{brief(width)}v{brief(height)}h-{brief(width)}z"
     if math.isnan(value):
-        return tag(
-            "g", hint, tag("path", d=box, fill="#fff"), tag("path", d=_hatch(left, top, width, height), stroke=GREY)
-        )
+        strokes = tag("path", d=_hatch(left, top, width, height), stroke=GREY, class_="sj-hatch")
+        return tag("g", hint, tag("path", d=box, class_="sj-plate", fill="#fff"), strokes)
     square = tag("path", hint, d=box, fill=colour)
     if not numbered:
         return square

@@ -38,6 +38,29 @@ def written(value: float, places: int = 2, sign: bool = False) -> str:
     return mark + f"{size:.{places}f}"
 
 
+def rounded(value: float, places: int = 2, sign: bool = False) -> str:
+    """Return `value` as `written` does, but with zeros where it is too small for its decimals, never an exponent.
+
+    >>> rounded(-0.0004), rounded(0.126, sign=True)
+    ('0.00', '+0.13')
+    """
+    return written(0.0 if abs(value) < 0.5 * 10**-places else value, places, sign)
+
+
+def with_error(value: float, error: float, places: int = 2, sign: bool = False) -> str:
+    """Return a value and its standard error, to the same decimals; an error too small for them is bounded.
+
+    >>> with_error(0.871, 0.02), with_error(0.98, 0.0004), with_error(1.0, float("nan"))
+    ('0.87 ± 0.02', '0.98 ± <0.01', '1.00')
+    """
+    number = rounded(value, places, sign)
+    if math.isnan(value) or math.isnan(error):
+        return number
+    if 0 < error < 0.5 * 10**-places:
+        return f"{number} ± <{10**-places:.{places}f}"
+    return f"{number} ± {written(error, places)}"
+
+
 def interval(low: float, high: float, places: int = 2) -> str:
     """Return an interval in brackets.
 

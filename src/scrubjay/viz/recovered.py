@@ -15,8 +15,8 @@ from scrubjay.errors import InputError
 from scrubjay.viz.axis import Axis, spanning
 from scrubjay.viz.escape import Markup, join, shorten, tag
 from scrubjay.viz.forest import Line, Strip, beyond, forest, symbol, whisker
-from scrubjay.viz.frame import chart, places_for
-from scrubjay.viz.number import MISSING, interval, written
+from scrubjay.viz.frame import chart
+from scrubjay.viz.number import MISSING, interval, with_error, written
 from scrubjay.viz.table import table
 
 FARTHEST = 1.0
@@ -75,34 +75,40 @@ def recovered(rows: Sequence[ScrubRow], title: str = "Loss recovered", unit: str
         raise InputError("recovered was given no rows; scrub at least one hypothesis first.")
     axis = _axis(found)
     lines = [Line(0.0, "floor"), Line(1.0, "original")]
-    strips = [_strip(row, axis) for row in found]
+    places = _places(found)
+    strips = [_strip(row, axis, places) for row in found]
     plot = forest(axis, lines, strips, ("hypothesis", "recovered"), band=True)
     has_constant = any(math.isfinite(row.constant_recovered()) for row in found)
-    return chart(title, plot, _key(has_constant), _losses(found, unit), kind="recovered")
+    return chart(title, plot, _key(has_constant), _losses(found, unit, places), kind="recovered")
 
 
 def _axis(rows: Sequence[ScrubRow]) -> Axis:
-    """Return a line from floor to original and as far beyond, up to `FARTHEST`, as any value needs."""
+    """Return a line from floor to original, and beyond as far as the values within `FARTHEST` of them."""
     needed = [value for row in rows for value in (row.recovered, row.low, row.high, row.constant_recovered())]
-    within = [min(max(value, -FARTHEST), 1 + FARTHEST) for value in needed if not math.isnan(value)]
+    within = [value for value in needed if -FARTHEST <= value <= 1 + FARTHEST]
     return spanning([-0.06, 1.06, *within], include=(0.0, 1.0), margin=0.0)
 
 
-def _strip(row: ScrubRow, axis: Axis) -> Strip:
-    number = written(row.recovered)
-    if not math.isnan(row.standard_error):
-        number = f"{number} ± {written(row.standard_error)}"
+def _places(rows: Sequence[ScrubRow]) -> int:
+    """Return three decimals where two would hide a standard error, else two."""
+    return 3 if any(0 < row.standard_error < 0.005 for row in rows) else 2
+
+
+def _strip(row: ScrubRow, axis: Axis, places: int) -> Strip:
+    number = with_error(row.recovered, row.standard_error, places)
     constant = row.constant_recovered()
-    hint = f"{row.name}: recovered {number}, interval {interval(row.low, row.high)}"
+    hint = f"{row.name}: recovered {number}, interval {interval(row.low, row.high, places)}"
     marks: list[Markup] = []
     if not math.isnan(constant):
         hint = f"{hint}; the constant predictor would recover {written(constant)}"
-        marks += [beyond(axis, constant) if axis.is_beyond(constant) else symbol(axis, constant, _DIAMOND, "constant")]
+        if not axis.is_beyond(constant):
+            marks.append(symbol(axis, constant, _DIAMOND, "constant"))
     if not math.isnan(row.low) and not math.isnan(row.high):
         marks.append(whisker(axis, row.low, row.high))
-    if math.isfinite(row.recovered) and not axis.is_beyond(row.recovered):
+    if not math.isnan(row.recovered) and not axis.is_beyond(row.recovered):
         marks.append(symbol(axis, row.recovered, _DOT, "dot"))
-    marks += [beyond(axis, value) for value in (row.recovered, row.low, row.high)]
+    reached = [value for value in (row.recovered, row.low, row.high) if not math.isnan(value)]
+    marks += [beyond(axis, value) for value in sorted({min(reached, default=0.0), max(reached, default=0.0)})]
     return Strip(shorten(row.name, 120), tuple(marks), number, hint, remark=row.verdict)
 
 
@@ -129,19 +135,22 @@ def _key(has_constant: bool) -> Markup:
     return tag("p", join(shown), class_="sj-key")
 
 
-def _losses(rows: Sequence[ScrubRow], unit: str) -> Markup:
-    sizes = [abs(loss) for row in rows for loss in (row.original, row.floor, row.scrubbed) if math.isfinite(loss)]
-    places = min(max(places_for(max(sizes, default=1.0)) + 1, 3), 6)
+def _losses(rows: Sequence[ScrubRow], unit: str, places: int) -> Markup:
     body = [
         (
             row.name,
-            *(written(loss, places) for loss in (row.original, row.scrubbed, row.floor, row.constant)),
-            interval(row.low, row.high) if not math.isnan(row.low + row.high) else MISSING,
+            *(written(loss, _loss_places(rows)) for loss in (row.original, row.scrubbed, row.floor, row.constant)),
+            MISSING if math.isnan(row.low + row.high) else interval(row.low, row.high, places),
         )
         for row in rows
     ]
-    loss = f"loss, {unit}" if unit else "loss"
-    headers = ["hypothesis", "original", "scrubbed", "floor", "constant", "recovered, interval"]
-    return tag(
-        "div", table(headers, body, "lrrrrr", caption=f"The losses behind the fractions ({loss})"), class_="sj-under"
-    )
+    headers = ["hypothesis", "original", "scrubbed", "floor", "constant", "interval of recovered"]
+    caption = f"Mean losses, in {unit}" if unit else "Mean losses"
+    return tag("div", table(headers, body, "lrrrrr", caption=caption), class_="sj-under")
+
+
+def _loss_places(rows: Sequence[ScrubRow]) -> int:
+    """Return the decimals that show the smallest loss with one digit, at least three and at most five."""
+    sizes = [abs(loss) for row in rows for loss in (row.original, row.floor, row.scrubbed, row.constant)]
+    smallest = min((size for size in sizes if 0 < size < math.inf), default=1.0)
+    return min(max(3, math.ceil(-math.log10(smallest))), 5)

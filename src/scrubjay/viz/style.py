@@ -28,7 +28,7 @@ _LIGHT = """
 .sj{color-scheme:light dark;--sj-paper:#fff;--sj-raised:#f5f7f8;--sj-ink:#1b2227;--sj-soft:#4a555d;--sj-faint:#68747c;
 --sj-line:#dde3e6;--sj-rule:#9aa5ad;--sj-accent:#1f5c99;--sj-tint:#eef4fa;--sj-positive:#b3202f;--sj-negative:#2268ae;
 --sj-plate:#fff;
---sj-sans:ui-sans-serif,system-ui,-apple-system,"Segoe UI",Inter,Roboto,"Noto Sans",sans-serif;
+--sj-sans:Inter,ui-sans-serif,system-ui,-apple-system,"Segoe UI",Inter,Roboto,"Noto Sans",sans-serif;
 --sj-serif:Charter,"Bitstream Charter","Iowan Old Style","Source Serif 4",Georgia,Cambria,serif;
 --sj-mono:ui-monospace,"SF Mono","Cascadia Mono","JetBrains Mono",Menlo,Consolas,"Liberation Mono",monospace}
 """
@@ -54,10 +54,10 @@ _FIGURE = """
 .sj .sj-title{margin:0 0 .9rem;font-size:15px;font-weight:600;line-height:1.35;max-width:none}
 .sj-scroll{overflow-x:auto;max-width:100%}
 .sj-drawing{display:block;width:100%;height:auto;font-family:var(--sj-sans)}
-.sj-chart-heatmap .sj-drawing{min-width:min(100%,30rem)}
 .sj-axis{fill:var(--sj-faint)}
 .sj-plate{fill:var(--sj-plate);stroke:var(--sj-line)}
 .sj-cells path{stroke:var(--sj-paper);stroke-width:1}
+.sj-cells .sj-hatch{stroke:var(--sj-rule);stroke-width:1;pointer-events:none}
 .sj-cells path:hover,.sj-hit path:hover{stroke:var(--sj-ink)}
 .sj-hit path{stroke-width:.12}
 .sj-chart-attention .sj-axis{font-family:var(--sj-mono)}
@@ -70,8 +70,7 @@ _FIGURE = """
 .sj-ends{display:flex;justify-content:space-between;margin-top:.25rem;line-height:1.2}
 .sj-note{flex:1 1 16rem}
 .sj .sj-strip-of-tokens{max-width:none;margin:0;font:13.5px/2.05 var(--sj-mono)}
-.sj-token{padding:.22em .12em;margin:0 1px;border-radius:3px;box-shadow:0 0 0 1px var(--sj-line);unicode-bidi:isolate;
--webkit-box-decoration-break:clone;box-decoration-break:clone}
+.sj-token{display:inline-block;max-width:100%;line-height:1.35;padding:.1em .12em;margin:0 1px;border-radius:3px;box-shadow:0 0 0 1px var(--sj-line);unicode-bidi:isolate}
 .sj-missing{background:repeating-linear-gradient(135deg,transparent 0 3px,var(--sj-line) 3px 4px)}
 .sj-values .sj-scroll{margin-top:.8rem;max-width:26rem}
 .sj table{border-collapse:collapse;font-size:14px;line-height:1.4}
@@ -91,12 +90,13 @@ _FOREST = """
 .sj .sj-forest{width:100%;table-layout:auto}
 .sj-forest th,.sj-forest td{padding:0;text-align:left;font-weight:400;vertical-align:middle}
 .sj-forest thead>tr>*{vertical-align:bottom;font-size:12.5px;color:var(--sj-faint)}
-.sj-forest tbody th{padding:.42rem 1rem .42rem 0;max-width:17rem;line-height:1.35}
+.sj-forest tbody th{padding:.42rem 1.2rem .42rem 0;line-height:1.35}
+.sj-forest tbody th>span{display:block;width:min(19rem,var(--sj-names));font-size:1em}
 .sj-forest thead th{padding-right:1rem}
-.sj-forest .sj-plot{position:relative;width:58%;min-width:9rem}
+.sj-forest .sj-plot{position:relative;width:100%;min-width:9rem}
 .sj-forest tbody .sj-plot{height:1.9rem}
 .sj-forest .sj-number{padding:0 0 0 1.4rem}
-.sj-strip{position:absolute;left:0;top:0;width:100%;height:100%;overflow:visible}
+.sj-strip{position:absolute;left:0;top:0;width:100%;height:calc(100% + 1px);overflow:visible}
 .sj-names{display:block;width:100%;overflow:visible;font:12px var(--sj-sans)}
 .sj-zero{stroke:var(--sj-rule)}
 .sj-reference{stroke:var(--sj-rule);stroke-dasharray:3 3}
@@ -110,7 +110,7 @@ _FOREST = """
 .sj-constant{fill:var(--sj-paper);stroke:var(--sj-soft);stroke-width:1.5}
 .sj-name{font-weight:500}
 .sj-chart-bars .sj-name{font-weight:400}
-.sj-remark{display:block;font-size:12.5px;color:var(--sj-faint)}
+.sj-remark{font-size:12.5px;color:var(--sj-faint)}
 .sj-chart-recovered tbody .sj-plot{height:3rem}
 .sj-chart-recovered .sj-whisker{stroke:var(--sj-accent);stroke-width:2}
 .sj .sj-key{display:flex;flex-wrap:wrap;gap:.3rem 1.4rem;margin:.9rem 0 0;font-size:12.5px;color:var(--sj-soft);max-width:none}
@@ -122,7 +122,10 @@ _FOREST = """
 .sj-chart-recovered .sj-forest tr>.sj-plot{grid-column:1/-1;grid-row:2;width:auto}
 .sj-chart-recovered .sj-forest thead tr,.sj-chart-recovered .sj-forest tfoot tr{margin:0}
 .sj-chart-recovered .sj-forest tbody .sj-plot{height:1.9rem}
-.sj-forest .sj-plot{min-width:6rem;width:45%}
+.sj-forest .sj-plot{min-width:6rem}
+.sj-table th,.sj-table td{padding-right:1rem}
+.sj-chart-bars .sj-forest tbody th>span{width:min(8.5rem,var(--sj-names))}
+.sj-chart-recovered .sj-forest tbody th>span{width:auto}
 .sj-forest .sj-number{padding-left:.9rem}
 }
 """
@@ -181,7 +184,7 @@ _PRINT = """
 .sj figure,.sj-finding,.sj-forest tr,.sj-map{break-inside:avoid}
 .sj-page h2{break-after:avoid}
 .sj-scroll{overflow:visible}
-.sj-drawing{min-width:0}
+.sj-drawing{min-width:0!important}
 .sj details::details-content{content-visibility:visible;height:auto}
 }
 @page{margin:18mm 16mm}

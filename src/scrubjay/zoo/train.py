@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scrubjay.claims.data import Dataset
-from scrubjay.errors import InputError, LoadError
+from scrubjay.errors import CacheError, InputError, LoadError
 from scrubjay.zoo.checkpoint import Checkpoint, append_metrics, cut_metrics, read_checkpoint, write_checkpoint
 from scrubjay.zoo.transformer import Config, Transformer
 
@@ -126,7 +126,7 @@ def train(
         rate = learning_rate(settings, step)
         loss = _step(model, optimizer, [each[rows] for each in inputs], labels[rows], (rate, settings.clip))
         last = step == settings.steps
-        # The checkpoint first: a run killed between the two repeats no line and lacks none.
+        # The report first: what a killed run reported after its last checkpoint is cut when it is resumed.
         if last or step % settings.report_every == 0:
             metrics = {"step": step, "loss": loss, "learning_rate": rate}
             append_metrics(folder, metrics)
@@ -196,7 +196,10 @@ def _resume(
     folder: Path, model: Transformer, optimizer: torch.optim.AdamW, about: Mapping[str, object], resume: bool
 ) -> int:
     """Set model and optimiser to the latest checkpoint in `folder`; return the steps done, 0 without one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"training into {folder} was asked for, but: {error}; choose another folder") from error
     found = read_checkpoint(folder)
     if found is not None and not resume:
         raise LoadError(
@@ -224,4 +227,6 @@ def _weights(model: Transformer) -> dict[str, Tensor]:
 
 
 def _moments(model: Transformer, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    return {f"{name}:{key}": optimizer.state[weight][key] for name, weight in model.named_parameters() for key in MOMENTS}
+    return {
+        f"{name}:{key}": optimizer.state[weight][key] for name, weight in model.named_parameters() for key in MOMENTS
+    }

@@ -66,7 +66,9 @@ class Config:
         for name in ("layers", "heads", "d_model", "d_head", "d_mlp", "vocabulary", "positions", "outputs"):
             size, least = getattr(self, name), 0 if name == "d_mlp" else 1
             if type(size) is not int or size < least:
-                raise LoadError(f"a transformer was asked for with {name} = {size!r}; give an integer of {least} or more")
+                raise LoadError(
+                    f"a transformer was asked for with {name} = {size!r}; give an integer of {least} or more"
+                )
         for name, choice in CHOICES.items():
             if getattr(self, name) not in get_args(choice):
                 raise LoadError(

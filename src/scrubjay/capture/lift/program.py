@@ -51,6 +51,7 @@ class _Lifter:
         self.fixed: dict[str, Var] = {}
         self.values: dict[FxNode, Any] = {}
         self.weights: dict[str, Value] = {}
+        self.inputs = dict(zip(program.graph_signature.user_inputs, axes, strict=True))
 
     def circuit(self, output: str) -> Circuit:
         """Lift everything and return the circuit."""
@@ -81,7 +82,7 @@ class _Lifter:
                 self.symbols[str(size)] = name
 
     def _input_name(self, node: FxNode) -> str:
-        return str(node.target)
+        return self.inputs.get(node.name, node.name)
 
     def size(self, size: Any) -> Size:
         """Return a size as a number, or as text in the axes' own names."""
@@ -127,7 +128,7 @@ class _Lifter:
         )
         if name is None:
             raise CaptureError(f"the captured program has an input of an unknown kind: {node.name}")
-        return self._weight(self.aliases.get(name, name), found)
+        return self._weight(self.aliases.get(name, name.removeprefix("module.")), found)
 
     def _weight(self, name: str, found: torch.Tensor) -> Value:
         if name not in self.weights:

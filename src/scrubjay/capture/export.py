@@ -1,0 +1,161 @@
+"""Capture: a torch module's own computation, exported and lifted to a circuit whose weights stay where they are.
+
+The module is copied without its weights and exported in bfloat16: wherever that type occurs in the program, "the model's own
+type" is meant, so one circuit serves every type. Nothing of the given module is changed, read or copied but its structure.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from scrubjay.capture.lift.call import MODEL_DTYPE
+from scrubjay.capture.lift.program import lift
+from scrubjay.capture.store import ModuleStore
+from scrubjay.circuit.circuit import Circuit
+from scrubjay.errors import CaptureError
+
+
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """How a module is called: example tensors by argument name, names of their dynamic dimensions, and what to read off.
+
+    `dynamic["input_ids"] == ("batch", "query")` names both dimensions; `None` stands for a fixed one. `fixed` holds further
+    keyword arguments; `pick` takes the tensor out of what the module returns; `result` names it.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    dynamic: Mapping[str, tuple[str | None, ...]]
+    pick: Callable[[Any], torch.Tensor]
+    fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    result: str = "output"
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """A circuit and the greatest size of each dynamic dimension that the program allows (`None`: no limit found)."""
+
+    circuit: Circuit
+    limits: Mapping[str, int | None]
+
+
+class _Called(nn.Module):
+    """The module under its signature: positional tensors in, one tensor out."""
+
+    def __init__(self, module: nn.Module, signature: Signature) -> None:
+        super().__init__()
+        self.module = module
+        self.signature = signature
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """Call the module with the tensors by name."""
+        named = dict(zip(self.signature.inputs, tensors, strict=True))
+        return self.signature.pick(self.module(**named, **self.signature.fixed))
+
+
+def capture(module: nn.Module, signature: Signature, source: str = "model") -> Captured:
+    """Return the circuit of a module.
+
+    Args:
+        module: any module in evaluation mode; its weights may be on any device, even the meta device.
+        signature: how it is called.
+        source: the name of the store its weights will be found in.
+
+    Raises `CaptureError`: a module in training mode, control flow that depends on data, state changed by a run, a result
+    that is no tensor.
+    """
+    if any(part.training for part in module.modules()):
+        raise CaptureError("the module is in training mode, so dropout would be part of the circuit: call module.eval() first")
+    twin = _Called(hollow(module), signature)
+    program = _exported(twin, signature)
+    names = _aliases(module)
+    aliases = {f"module.{name}": first for name, first in names.items()}
+    axes = dict(signature.dynamic)
+    circuit = lift(program, source, axes, aliases, signature.result)
+    return Captured(circuit, _limits(program, signature))
+
+
+def hollow(module: nn.Module) -> nn.Module:
+    """Return a copy of the module's structure whose floating weights are empty tensors of the marker type.
+
+    No weight is read or copied, and the memory of the empty tensors is never touched.
+    """
+    main = model_dtype(module)
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        dtype = MODEL_DTYPE if parameter.dtype == main else parameter.dtype
+        empty = torch.empty(parameter.shape, dtype=dtype)
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype)
+    return copy.deepcopy(module, memo).eval()
+
+
+def model_dtype(module: nn.Module) -> torch.dtype:
+    """Return the type of most floating weights (float32 for a module without any)."""
+    counts: dict[torch.dtype, int] = {}
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+    return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
+
+
+def _exported(twin: _Called, signature: Signature) -> torch.export.ExportedProgram:
+    shapes = tuple(
+        {place: torch.export.Dim.DYNAMIC for place, name in enumerate(signature.dynamic[key]) if name is not None} or None for key in signature.inputs
+    )
+    examples = tuple(tensor.detach().cpu() for tensor in signature.inputs.values())
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(twin, examples, dynamic_shapes=(shapes,), strict=False)
+            return program.run_decompositions({})
+    except CaptureError:
+        raise
+    except Exception as error:  # noqa: BLE001 - export raises a zoo of types; each becomes one clear error, chained
+        raise CaptureError(_explained(error)) from error
+
+
+def _explained(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0][:300]
+    kind = type(error).__name__
+    if "DataDependent" in kind or "data-dependent" in str(error) or "Could not guard" in str(error):
+        advice = "its control flow depends on the values of its input: replace `if tensor...` by torch.where, or capture the part without it"
+    elif "specialized" in str(error) or "ConstraintViolation" in kind:
+        advice = "a dimension named in `dynamic` is in truth fixed: leave it None there, or give an example of the right size"
+    else:
+        advice = "check that the arguments in `inputs` are named as forward() names them, and that the module runs on them"
+    return f"torch.export could not capture the module: {advice} ({kind}: {text})"
+
+
+def _aliases(module: nn.Module) -> dict[str, str]:
+    """Return, for every parameter and buffer name, the first name of the same tensor (tied weights are one leaf)."""
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]:
+        names[name] = first.setdefault(id(tensor), name)
+    return names
+
+
+def _limits(program: torch.export.ExportedProgram, signature: Signature) -> dict[str, int | None]:
+    limits: dict[str, int | None] = {}
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for key, user in zip(signature.inputs, program.graph_signature.user_inputs, strict=True):
+        for name, size in zip(signature.dynamic[key], placeholders[str(user)].meta["val"].shape, strict=True):
+            if name is None or not isinstance(size, torch.SymInt):
+                continue
+            bounds = program.range_constraints.get(size.node.expr)
+            upper = None if bounds is None or not bounds.upper.is_Integer or int(bounds.upper) >= 2**31 else int(bounds.upper)
+            limits[name] = upper
+    return limits
+
+
+def store_of(module: nn.Module) -> ModuleStore:
+    """Return the module's own tensors by name, shared and not copied."""
+    return ModuleStore(module, _aliases(module), model_dtype(module))
