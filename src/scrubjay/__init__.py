@@ -1,5 +1,64 @@
-"""Scrubjay: take a trained transformer apart, say how it works, and put the claim to a test that can fail."""
+"""Scrubjay: take a trained transformer apart, say how it works, and put that claim to a test that can fail.
+
+Names are imported when first used, so that `import scrubjay` is quick and loads neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scrubjay.claims.data import Dataset as Dataset
+    from scrubjay.claims.data import Feature as Feature
+    from scrubjay.claims.hypothesis import Hypothesis as Hypothesis
+    from scrubjay.interventions import Run as Run
+    from scrubjay.interventions import add as add
+    from scrubjay.interventions import apply as apply
+    from scrubjay.interventions import edit as edit
+    from scrubjay.interventions import mean as mean
+    from scrubjay.interventions import patch as patch
+    from scrubjay.interventions import project_out as project_out
+    from scrubjay.interventions import replace as replace
+    from scrubjay.interventions import resample as resample
+    from scrubjay.interventions import run as run
+    from scrubjay.interventions import splice as splice
+    from scrubjay.interventions import zero as zero
+    from scrubjay.scrubbing import ScrubResult as ScrubResult
+    from scrubjay.scrubbing import scrub as scrub
+    from scrubjay.tasks import task as task
+    from scrubjay.zoo.load import load as load
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Dataset": "scrubjay.claims.data",
+    "Feature": "scrubjay.claims.data",
+    "Hypothesis": "scrubjay.claims.hypothesis",
+    **dict.fromkeys(
+        ("Run", "add", "apply", "edit", "mean", "patch", "project_out", "replace", "resample", "run", "splice", "zero"), "scrubjay.interventions"
+    ),
+    "ScrubResult": "scrubjay.scrubbing",
+    "scrub": "scrubjay.scrubbing",
+    "task": "scrubjay.tasks",
+    "load": "scrubjay.zoo.load",
+}
+
+__all__ = [
+    "Dataset", "Feature", "Hypothesis", "Run", "ScrubResult", "add", "apply", "edit", "load", "mean", "patch", "project_out", "replace",
+    "resample", "run", "scrub", "splice", "task", "zero",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"scrubjay has no {name!r}; it has {', '.join(__all__)}")
+    found = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*__all__, "__version__"])

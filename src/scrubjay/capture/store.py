@@ -16,16 +16,19 @@ class ModuleStore:
     """The parameters and buffers of a module by name. A name that is tied to another gives the same tensor.
 
     Values are looked up at every evaluation, so a change of the module's weights is seen; each tensor is checked to be
-    finite once for every version of it.
+    finite once for every version of it. `constants` are the tensors that the module makes of plain numbers when it runs.
     """
 
     module: nn.Module
     aliases: Mapping[str, str]
     dtype: torch.dtype
     checked: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the stored tensor; raise `LoadError` for an unknown name, a value that is not a finite number, or a meta tensor."""
+        if name in self.constants:
+            return self.constants[name].to(self._device())
         owner_name, _, leaf = name.rpartition(".")
         try:
             owner = self.module.get_submodule(owner_name)
@@ -36,6 +39,11 @@ class ModuleStore:
             raise LoadError(f"weight {name!r} is on the meta device and has no values: load the weights before running the model")
         self._check(name, found)
         return found
+
+    def _device(self) -> torch.device:
+        """Return where the module's first weight is, which is where a constant is needed."""
+        first = next(iter([*self.module.parameters(), *self.module.buffers()]), None)
+        return torch.device("cpu") if first is None else first.device
 
     def _check(self, name: str, found: torch.Tensor) -> None:
         seen = (found.data_ptr(), found._version)

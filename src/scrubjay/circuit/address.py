@@ -130,10 +130,8 @@ class Position:
 
     def __post_init__(self) -> None:
         if isinstance(self.at, str) and not self.at.isidentifier():
-            shown = shorten(self.at)
-            raise AddressError(
-                f"the position {shown} is not a number (@3, @-1), a range (@2..5, @1..-1) or a name (@END)"
-            )
+            wanted = "a number (@3, @-1), a range (@2..5, @1..-1) or a name (@END)"
+            raise AddressError(f"the position {shorten(self.at)} is not {wanted}")
         if isinstance(self.at, int) and not _is_number(self.at):
             raise AddressError("a position is a whole number of at most nine digits, a Range or a name")
 
@@ -217,6 +215,8 @@ class LayerShape:
     def __post_init__(self) -> None:
         known = {*LAYER_SITES, *(_joined(kind.prefix, site) for kind in _NUMBERED.values() for site in kind.sites)}
         _check_known(self.sites, known, "a layer")
+        if min(self.heads, self.kv_heads, self.neurons, self.experts) < 0:
+            raise AddressError(f"a layer cannot have fewer than no parts: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,15 +437,11 @@ def _no_such_site(layer: Index | None, part: Part | None, site: str) -> str:
         return f"{owner} has no sites, so not {shorten(site)}; leave it out"
     if not site:
         return f"{owner or 'this'} is no value by itself; its sites are {', '.join(sites)}"
-    inside = [_joined(owner, name) for name in sites if name.startswith(f"{site}.")]
-    hint = (
-        listed("; did you mean", inside, most=10)
-        if inside
-        else close(_joined(owner, site), (_joined(owner, name) for name in sites))
-    )
-    return (
-        f"no such site {shorten(site)} of {owner or 'the whole model'}{hint or '; its sites are ' + ', '.join(sites)}"
-    )
+    asked, known = _joined(owner, site), [_joined(owner, name) for name in sites]
+    inside = [name for name in known if name.startswith(f"{asked}.")]
+    hint = listed("; did you mean", inside, most=10) if inside else close(asked, known)
+    hint = hint or f"; its sites are {', '.join(sites)}"
+    return f"no such site {shorten(site)} of {owner or 'the whole model'}{hint}"
 
 
 def _parse_name(name: str) -> Address:

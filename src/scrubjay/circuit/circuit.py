@@ -60,13 +60,12 @@ class Circuit:
 
     def rewrite(self, changes: Mapping[Node, Node], name: str) -> Circuit:
         """Return the circuit with each key of `changes` replaced by its value everywhere; `name` goes into the history."""
-        made = substitute(tuple(self.roots.values()), changes)
-        kept = {address: made[node] for address, node in self.table.items() if node in made}
-        gone = {address: name for address in self.table if address not in kept}
+        everything = [*self.roots.values(), *self.table.values()]
+        made = substitute(everything, changes)
         return Circuit(
             {key: made[node] for key, node in self.roots.items()},
-            kept,
-            {**self.removed, **gone},
+            {address: made[node] for address, node in self.table.items()},
+            self.removed,
             (*self.history, name),
         )
 

@@ -9,7 +9,7 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
-    Add, Along, Concat, Constant, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Split, Weight,
+    Add, Along, Concat, Constant, Custom, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Split, Weight,
 )  # fmt: skip
 
 Rename = Callable[[str], str]
@@ -53,6 +53,7 @@ RENAMERS: dict[type[Node], _Renamer] = {
     Relabel: _relabel,
     Split: lambda node, ops, rename: Split(ops[0], rename(node.axis), _dims([node.into], rename)[0]),
     Merge: lambda node, ops, rename: Merge(ops[0], _names(node.merged, rename), _axis(node.to, rename)),
+    Custom: lambda node, ops, rename: Custom(node.source, node.name, ops[0], _names(node.layout, rename)),
     Along: lambda node, ops, rename: Along(node.op, ops[0], tuple(sorted(_names(node.over, rename))), node.parameters),
     Opaque: lambda node, ops, rename: Opaque(
         node.op, ops, tuple(_dims(layout, rename) for layout in node.layouts), node.arguments, node.result, _dims(node.dims, rename)

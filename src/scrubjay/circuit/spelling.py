@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from scrubjay.errors import AddressError, near
 
-MODEL_SITES = ("embed", "pos_embed", "ln_f.scale", "ln_f.normalized", "logits")
+MODEL_SITES = ("embed", "pos_embed", "ln_f.scale", "ln_f.normalized", "logits", "output")
 _ATTENTION = ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z")
 LAYER_SITES = (
     *("resid_pre", "resid_mid", "resid_post"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,18 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Payload:
+    """Tensors and functions that interventions brought along, by name."""
+
+    tensors: Mapping[str, torch.Tensor]
+    functions: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return a tensor."""
+        return self.tensors[name]
+
+
+@dataclass(frozen=True, eq=False)
 class Context:
     """The facts of one evaluation."""
 
@@ -33,11 +45,24 @@ class Context:
         """Return a stored tensor in the type and on the device of this run."""
         if source not in self.stores:
             raise EvaluationError(f"weight {name!r} is in {source!r}, which this run was not given; given: {', '.join(self.stores) or 'none'}")
-        tensor = self.stores[source].tensor(name)
-        wanted = self.dtype if dtype == "model" and self.dtype is not None else tensor.dtype if dtype == "model" else getattr(torch, dtype)
+        store = self.stores[source]
+        tensor = store.tensor(name)
+        if dtype != "model":
+            wanted = getattr(torch, dtype)
+        elif self.dtype is not None or isinstance(store, Payload):
+            wanted = self.model_dtype()
+        else:
+            wanted = tensor.dtype
         if tensor.dtype != wanted or (self.device is not None and tensor.device != self.device):
             tensor = tensor.to(device=self.device or tensor.device, dtype=wanted)
         return tensor
+
+    def function(self, source: str, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a function that an intervention brought along."""
+        store = self.stores.get(source)
+        if not isinstance(store, Payload) or name not in store.functions:
+            raise EvaluationError(f"the function {name!r} of {source!r} is not known in this run")
+        return store.functions[name]
 
     def model_dtype(self) -> torch.dtype:
         """Return the circuit's floating type."""

@@ -41,6 +41,7 @@ def evaluate(
     device: torch.device | str | None = None,
     known: Mapping[Node, Array] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    differentiable: bool = False,
 ) -> Evaluated:
     """Return the values of `nodes`.
 
@@ -52,6 +53,8 @@ def evaluate(
         device: where to compute; that of the weights when not given.
         known: values already at hand; nothing below them is evaluated.
         progress: called with (nodes done, nodes in all).
+        differentiable: make values of floating type that were asked for part of one autograd graph, so that gradients can be
+            taken at them even where no weight asks for any.
 
     Values are freed by liveness: a value lives until its last reader has run. Raises `EvaluationError` for a missing
     input, or one of another size than a second input says.
@@ -68,6 +71,8 @@ def evaluate(
             live[node] = known[node]
         else:
             live[node] = _one(node, [live[operand] for operand in node.operands], context)
+            if differentiable and node in wanted:
+                live[node] = _tracked(live[node])
             for operand in dict.fromkeys(node.operands):
                 left[operand] -= 1
                 if not left[operand] and operand not in wanted:
@@ -83,6 +88,14 @@ def _one(node: Node, operands: list[Array], context: Context) -> Array:
     if set(made.names) != node.axis_names and isinstance(made.tensor, torch.Tensor):
         raise EvaluationError(f"{node!r} was evaluated to the axes {made.names}: this is a defect, please report it")
     return made
+
+
+def _tracked(value: Array) -> Array:
+    """Return the value as one that gradients can be taken at."""
+    tensor = value.tensor
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.requires_grad:
+        return value
+    return Array(tensor.detach().requires_grad_(), value.names)
 
 
 def _sizes(order: Sequence[Node], inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
-    Add, Along, Concat, Constant, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Split, Weight,
+    Add, Along, Concat, Constant, Custom, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Split, Weight,
 )  # fmt: skip
 from scrubjay.engine.array import Array, spread, union
 from scrubjay.engine.contraction import contract
@@ -34,11 +34,11 @@ def _input(node: Input, _: Sequence[Array], context: Context) -> Array:
 
 def _weight(node: Weight, _: Sequence[Array], context: Context) -> Array:
     tensor = context.weight(node.source, node.name, node.dtype)
-    stored = tuple(prod(int(axis.size) for axis in dim) for dim in node.dims)
+    stored = tuple(prod(context.size(axis.size) for axis in dim) for dim in node.dims)
     if tuple(tensor.shape) != stored:
         raise EvaluationError(f"weight {node.name!r} has shape {tuple(tensor.shape)}; the circuit was captured with {stored}")
     flat = tuple(axis for dim in node.dims for axis in dim)
-    return Array(tensor.reshape([int(axis.size) for axis in flat]), tuple(axis.name for axis in flat))
+    return Array(tensor.reshape([context.size(axis.size) for axis in flat]), tuple(axis.name for axis in flat))
 
 
 def _constant(node: Constant, _: Sequence[Array], context: Context) -> Array:
@@ -191,6 +191,15 @@ def _in_layout(item: Array, layout: tuple[tuple[Axis, ...], ...]) -> torch.Tenso
     return tensor.reshape([prod(sizes[axis.name] for axis in dim) for dim in layout])
 
 
+def _custom(node: Custom, operands: Sequence[Array], context: Context) -> Array:
+    given = torch.as_tensor(operands[0].dense(node.layout))
+    made = context.function(node.source, node.name)(given)
+    if not isinstance(made, torch.Tensor) or made.shape != given.shape:
+        found = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
+        raise EvaluationError(f"the function given to apply returned {found}; it must return a tensor of shape {tuple(given.shape)} ({', '.join(node.layout)})")
+    return Array(made, node.layout)
+
+
 def _aten(op: str) -> Any:
     """Return an ATen operator by its name; only functional ones of the `aten` namespace are known."""
     space, name, overload = op.split(".")
@@ -205,5 +214,5 @@ def _aten(op: str) -> Any:
 KERNELS: dict[type[Node], Kernel] = {
     Input: _input, Weight: _weight, Constant: _constant, Iota: _iota, Einsum: _einsum, Add: _add, Multiply: _multiply,
     Index: _index, Narrow: _narrow, Concat: _concat, Gather: _gather, Relabel: _relabel, Split: _split, Merge: _merge,
-    Map: _map, Along: _along, Opaque: _opaque,
+    Map: _map, Along: _along, Opaque: _opaque, Custom: _custom,
 }  # fmt: skip

@@ -76,7 +76,7 @@ def spanning(values: Iterable[float], include: tuple[float, ...] = (0.0,), margi
     finite = [value for value in values if math.isfinite(value)] + list(include)
     low, high = min(finite), max(finite)
     if low == high:
-        low, high = low - 0.5 * max(1.0, abs(low)), high + 0.5 * max(1.0, abs(high))
+        return Axis(low - 0.5 * max(1.0, abs(low)), high + 0.5 * max(1.0, abs(high)))
     width = high - low
     return Axis(
         low if low in include else low - margin * width,

@@ -17,7 +17,7 @@ from scrubjay.viz.number import written
 
 _MOST_TICKS = 8
 _LINE_HEIGHT = 15
-_PERCENT_PER_CHARACTER = 3.4
+_PERCENT_PER_CHARACTER = 4.6
 _EM_PER_CHARACTER = 0.56
 
 
@@ -61,7 +61,7 @@ def forest(
         tag("td", _line_names(axis, lines), class_="sj-plot"),
         tag("th", last, scope="col", class_="sj-number"),
     )
-    foot = tag("tr", tag("td"), tag("td", _ticks(axis, lines), class_="sj-plot"), tag("td"), class_="sj-ticks")
+    foot = tag("tr", tag("td"), tag("td", _ticks(axis), class_="sj-plot"), tag("td"), class_="sj-ticks")
     longest = max((max(len(strip.name), 0.88 * len(strip.remark)) for strip in strips), default=0.0)
     width = f"--sj-names:{brief(_EM_PER_CHARACTER * longest + 0.5)}em"
     return tag("table", tag("thead", head), tag("tbody", *rows), tag("tfoot", foot), class_="sj-forest", style=width)
@@ -144,9 +144,9 @@ def _band(axis: Axis) -> Markup:
     )
 
 
-def _anchored(place: float, content: str, height: float, kind: str) -> Markup:
-    anchor = "start" if place < 8 else "end" if place > 92 else "middle"
-    return tag("text", content, x=f"{brief(place)}%", y=height, text_anchor=anchor, class_=kind)
+def _anchor(place: float) -> str:
+    """Return where a name at `place` percent is held, so that it stays within the line."""
+    return "start" if place < 8 else "end" if place > 92 else "middle"
 
 
 def _line_names(axis: Axis, lines: Sequence[Line]) -> Markup:
@@ -155,18 +155,29 @@ def _line_names(axis: Axis, lines: Sequence[Line]) -> Markup:
     placed: list[tuple[float, str, int]] = []
     for line in sorted((line for line in lines if line.name), key=lambda line: line.value):
         place, name = axis.percent(line.value), shorten(line.name, 28)
-        reach = _PERCENT_PER_CHARACTER * len(name) / 2
-        depth = next((index for index, end in enumerate(ends) if end < place - reach), len(ends))
-        ends[depth : depth + 1] = [place + reach]
+        width = _PERCENT_PER_CHARACTER * len(name)
+        start = place - width * {"start": 0.0, "middle": 0.5, "end": 1.0}[_anchor(place)]
+        depth = next((index for index, end in enumerate(ends) if end < start), len(ends))
+        ends[depth : depth + 1] = [start + width]
         placed.append((place, name, depth))
     if not placed:
         return Markup()
     height = _LINE_HEIGHT * len(ends) + 3
-    names = [_anchored(place, name, height - 6 - _LINE_HEIGHT * depth, "sj-axis") for place, name, depth in placed]
+    names = [
+        tag(
+            "text",
+            name,
+            x=f"{brief(place)}%",
+            y=height - 6 - _LINE_HEIGHT * depth,
+            text_anchor=_anchor(place),
+            class_="sj-axis",
+        )
+        for place, name, depth in placed
+    ]
     return tag("svg", *names, height=height, class_="sj-names", aria_hidden="true")
 
 
-def _ticks(axis: Axis, lines: Sequence[Line]) -> Markup:
+def _ticks(axis: Axis) -> Markup:
     parts = []
     for value in axis.ticks(_MOST_TICKS):
         place = f"{brief(axis.percent(value))}%"

@@ -108,7 +108,8 @@ def _strip(row: ScrubRow, axis: Axis, places: int) -> Strip:
     if not math.isnan(row.recovered) and not axis.is_beyond(row.recovered):
         marks.append(symbol(axis, row.recovered, _DOT, "dot"))
     reached = [value for value in (row.recovered, row.low, row.high) if not math.isnan(value)]
-    marks += [beyond(axis, value) for value in sorted({min(reached, default=0.0), max(reached, default=0.0)})]
+    first, last = min(reached, default=0.0), max(reached, default=0.0)
+    marks += [beyond(axis, min(first, 0.0)), beyond(axis, max(last, 1.0))]
     return Strip(shorten(row.name, 120), tuple(marks), number, hint, remark=row.verdict)
 
 

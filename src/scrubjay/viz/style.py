@@ -126,6 +126,7 @@ _FOREST = """
 .sj-table th,.sj-table td{padding-right:1rem}
 .sj-chart-bars .sj-forest tbody th>span{width:min(8.5rem,var(--sj-names))}
 .sj-chart-recovered .sj-forest tbody th>span{width:auto}
+.sj-chart-recovered .sj-forest tbody .sj-number{padding-top:.42rem}
 .sj-forest .sj-number{padding-left:.9rem}
 }
 """

@@ -16,11 +16,12 @@ from scrubjay.capture.lift.layout import Dim, Size, Var, atoms
 from scrubjay.capture.lift.proto import Names, Proto, Value, materialised
 from scrubjay.capture.lift.table_arithmetic import ARITHMETIC
 from scrubjay.capture.lift.table_layout import LAYOUT
+from scrubjay.circuit.address import Address, Module
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Input, Opaque, Weight
-from scrubjay.errors import CaptureError
+from scrubjay.errors import AddressError, CaptureError
 
 TABLE = {**LAYOUT, **ARITHMETIC}
 SILENT = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
@@ -51,6 +52,7 @@ class _Lifter:
         self.fixed: dict[str, Var] = {}
         self.values: dict[FxNode, Any] = {}
         self.weights: dict[str, Value] = {}
+        self.modules: dict[str, Value] = {}
         self.inputs = dict(zip(program.graph_signature.user_inputs, axes, strict=True))
 
     def circuit(self, output: str) -> Circuit:
@@ -67,6 +69,7 @@ class _Lifter:
                 self.values[node] = self._placeholder(node)
             elif node.op == "call_function":
                 self.values[node] = self._called(node)
+                self._note_modules(node)
             elif node.op == "output":
                 return self._finish(node.args[0][0], output)
             else:
@@ -164,6 +167,14 @@ class _Lifter:
             return self._opaque(node)
         return made
 
+    def _note_modules(self, node: FxNode) -> None:
+        """Remember the last value made inside each module: its output."""
+        if isinstance(self.values[node], Value):
+            for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+                name = str(path).removeprefix("module.")
+                if name and name != "module":
+                    self.modules[name] = self.values[node]
+
     def _opaque(self, node: FxNode) -> Any:
         """Keep an operation as it is, with the layouts of its operands and results."""
         operands: list[Value] = []
@@ -211,9 +222,9 @@ class _Lifter:
 
     def _finish(self, result: FxNode, output: str) -> Circuit:
         value = self.values[result]
-        names = axis_namer(value.proto)
-        node = build(value.proto, names)
-        return Circuit({output: node})
+        made = build(value.proto, axis_namer(value.proto))
+        table = {_module_address(path): made[id(found.proto)] for path, found in self.modules.items() if id(found.proto) in made}
+        return Circuit({output: made[id(value.proto)]}, table)
 
 
 def _tensors(found: Any) -> bool:
@@ -266,9 +277,16 @@ def axis_namer(top: Proto) -> Names:
     return names
 
 
-def build(top: Proto, names: Names) -> Node:
-    """Make the real nodes, operands first."""
+def _module_address(path: str) -> str:
+    try:
+        return str(Address(None, Module(path), ""))
+    except AddressError:  # a path that no address can name, such as one with a space
+        return f".{path}"
+
+
+def build(top: Proto, names: Names) -> dict[int, Node]:
+    """Make the real nodes, operands first; returned by the identity of their protos."""
     made: dict[int, Node] = {}
     for proto in protos_below(top):
         made[id(proto)] = proto.make(names, tuple(made[id(item)] for item in proto.operands))
-    return made[id(top)]
+    return made

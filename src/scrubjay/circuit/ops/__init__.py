@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops.custom import Custom
 from scrubjay.circuit.ops.leaves import Constant, Input, Iota, Weight
 from scrubjay.circuit.ops.linear import Add, Einsum, Multiply
 from scrubjay.circuit.ops.movement import Concat, Gather, Index, Merge, Narrow, Relabel, Split
@@ -14,10 +15,10 @@ KINDS: tuple[type[Node], ...] = (
     *(Input, Weight, Constant, Iota),
     *(Einsum, Add, Multiply),
     *(Index, Narrow, Concat, Gather, Relabel, Split, Merge),
-    *(Map, Along, Opaque),
+    *(Map, Along, Opaque, Custom),
 )
 
 __all__ = [
-    "KINDS", "Add", "Along", "Concat", "Constant", "Einsum", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
+    "KINDS", "Add", "Along", "Concat", "Constant", "Custom", "Einsum", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
     "Narrow", "Opaque", "Relabel", "Split", "Weight",
 ]  # fmt: skip

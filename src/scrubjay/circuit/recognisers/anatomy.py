@@ -55,6 +55,7 @@ class Anatomy:
     result: str
     additive: bool
     notes: tuple[str, ...] = ()
+    inverse_scales: frozenset[str] = frozenset()
 
 
 def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
@@ -72,13 +73,16 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
     if layers is None:
         notes.append("the residual stream around the attention layers is not understood")
         layers = []
+    modules = frozenset(circuit.table)
+    paths = frozenset(place.removeprefix(".") for place in modules)
     if not layers:
-        return circuit, Anatomy((), ModelShape((), frozenset({result}), frozenset()), result, additive=False, notes=tuple(notes))
+        named = circuit.with_table({**circuit.table, result: root})
+        return named, Anatomy((), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(notes))
     ends = find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known)
-    nodes = _table(layers, ends, result, root)
+    nodes = {**circuit.table, **_table(layers, ends, result, root)}
     made = rename_axes([root, *nodes.values()], _axis_names(layers, ends, root))
     named = Circuit({result: made[root]}, {address: made[node] for address, node in nodes.items()})
-    return named, _anatomy(layers, ends, named, result, tuple(notes))
+    return named, _anatomy(layers, ends, named, modules, tuple(notes))
 
 
 def _table(layers: list[Layer], ends: Ends, result: str, root: Node) -> dict[str, Node]:
@@ -152,12 +156,15 @@ def _with_stretches(given: dict[str, str], root: Node) -> dict[str, str]:
     return given
 
 
-def _anatomy(layers: list[Layer], ends: Ends, circuit: Circuit, result: str, notes: tuple[str, ...]) -> Anatomy:
+def _anatomy(layers: list[Layer], ends: Ends, circuit: Circuit, modules: frozenset[str], notes: tuple[str, ...]) -> Anatomy:
     parts = tuple(_layer_anatomy(number, layer, circuit) for number, layer in enumerate(layers))
     shapes = tuple(_layer_shape(number, part, circuit) for number, part in enumerate(parts))
-    top = frozenset(address for address in circuit.table if not address.startswith("L"))
+    top = frozenset(address for address in circuit.table if not address.startswith("L")) - modules
+    ((result, _),) = circuit.roots.items()
     additive = not any(part.post_norm for part in parts)
-    return Anatomy(parts, ModelShape(shapes, top, frozenset()), result, additive, notes)
+    inverse = frozenset({"ln_f"}) if ends.ln_f is not None and ends.ln_f.inverse else frozenset[str]()
+    paths = frozenset(place.removeprefix(".") for place in modules)
+    return Anatomy(parts, ModelShape(shapes, top, paths), result, additive, notes, inverse)
 
 
 def _layer_anatomy(number: int, layer: Layer, circuit: Circuit) -> LayerAnatomy:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from scrubjay.viz import (
     Branch,
@@ -57,3 +58,15 @@ GALLERY: dict[str, Callable[[str], Markup]] = {
     "tokens": lambda words: tokens([words] * 3, VALUES[0], words, unit=words),
     "tree": lambda words: tree(Branch(words, words, (Branch(words, words),)), words),
 }
+
+
+@pytest.fixture(params=sorted(GALLERY), scope="session")
+def drawn(request: pytest.FixtureRequest) -> Callable[[str], Markup]:
+    """Give each public function in turn, as a function of the one string it is to show everywhere."""
+    return GALLERY[request.param]
+
+
+@pytest.fixture(scope="session")
+def gallery() -> dict[str, Callable[[str], Markup]]:
+    """Give all of them by name."""
+    return GALLERY

@@ -1,0 +1,244 @@
+"""Places: what an address means in a circuit, as a value that can be read and put back.
+
+A place is a node, possibly one head of it, what one head reads, or a head's share of a sum. `place` resolves an address to
+its current value and to the rewrite that changes it there and nowhere else; positions narrow both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from scrubjay.circuit.address import Address, Head, KeyValueHead, Module, Neuron, Position, Range
+from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import substitute
+from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Gather, Index, Input, Iota, Map, Merge, Split
+from scrubjay.circuit.recognisers import Anatomy, LayerAnatomy
+from scrubjay.errors import AddressError
+
+Put = Callable[[Node, "Node | None"], Node]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where an address points: the value there (all positions), the node to replace, and how.
+
+    `put(new, mask)` gives the replacement of `target` that has `new` at this place, where `mask` is true if one is given.
+    """
+
+    value: Node
+    target: Node
+    put: Put
+
+
+def place(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
+    """Return the place of a concrete address (its position aside); raise `AddressError` if the circuit lacks it."""
+    if address.layer is None or address.part is None or isinstance(address.part, Module):
+        return _site(circuit, anatomy, address)
+    layer, here = _layer(anatomy, address), f"L{address.layer}."
+    if isinstance(address.part, Neuron):
+        node = circuit.node(here + "mlp.post")
+        return _indexed(node, {"hidden": _number(address.part.index)})
+    if isinstance(address.part, KeyValueHead):
+        node = circuit.node(f"{here}attn.{address.site}")
+        return _indexed(node, layer.kv_index(_number(address.part.index)))
+    if isinstance(address.part, Head):
+        return _head(circuit, layer, here, address.site, layer.head_index(_number(address.part.index)))
+    raise AddressError(f"{address}: experts are not recognised in this model")
+
+
+def _number(index: object) -> int:
+    if not isinstance(index, int):
+        raise AddressError(f"{index} is not one index: expand wildcards and ranges first")
+    return index
+
+
+def _layer(anatomy: Anatomy, address: Address) -> LayerAnatomy:
+    number = _number(address.layer)
+    if not 0 <= number < len(anatomy.layers):
+        raise AddressError(f"{address}: layer {number} does not exist; this model has layers L0..L{len(anatomy.layers) - 1}")
+    return anatomy.layers[number]
+
+
+def _where(mask: Node | None, new: Node, old: Node) -> Node:
+    return new if mask is None else Map("where", (mask, new, old))
+
+
+def _both(one: Node | None, two: Node | None) -> Node | None:
+    return two if one is None else one if two is None else Map("and", (one, two))
+
+
+def _site(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
+    name = str(Address(address.layer, address.part, address.site))
+    node = circuit.node(name)
+    number = address.layer if isinstance(address.layer, int) else None
+    if number is not None and address.site == "mlp.in":
+        out = circuit.node(f"L{number}.mlp.out")
+        return Place(node, out, lambda new, mask: _reading(out, node, _where(mask, new, node)))
+    owner = anatomy.layers[number].inverse_scales if number is not None else anatomy.inverse_scales
+    norm, _, kind = address.site.rpartition(".")
+    if kind == "scale" and norm in owner:
+        value = Map("reciprocal", (node,))
+        return Place(value, node, lambda new, mask: Map("reciprocal", (_where(mask, new, value),)))
+    heads = anatomy.layers[number].head_axes if number is not None else ()
+    if len(heads) > 1 and all(axis in node.axis_names for axis, _ in heads):
+        return _merged(node, heads)
+    return Place(node, node, lambda new, mask: _where(mask, new, node))
+
+
+def _merged(node: Node, heads: tuple[tuple[str, int], ...]) -> Place:
+    """Show the head axes of grouped queries as one axis `head`."""
+    total = 1
+    for _, size in heads:
+        total *= size
+    value = Merge(node, tuple(name for name, _ in heads), Axis("head", total))
+    into = tuple(Axis(name, size) for name, size in heads)
+
+    def put(new: Node, mask: Node | None) -> Node:
+        return _where(mask, Split(new, "head", into) if "head" in new.axis_names else new, node)
+
+    return Place(value, node, put)
+
+
+def _reading(reader: Node, old: Node, new: Node) -> Node:
+    """Return the reader computed from `new` where it read `old`."""
+    changed = substitute([reader], {old: new})[reader]
+    if changed is reader and new is not old:
+        raise AddressError("this value is not read here any more: an earlier intervention cut it off; apply this one first")
+    return changed
+
+
+def selection(at: Mapping[str, int], sizes: Mapping[str, int]) -> Node | None:
+    """Return the mask that is true at one place on each of some axes (`None` if there are none)."""
+    mask: Node | None = None
+    for name, index in at.items():
+        mask = _both(mask, Map("equal", (Iota(Axis(name, sizes[name])), Constant(index))))
+    return mask
+
+
+def at_index(node: Node, at: Mapping[str, int]) -> Node:
+    """Return the node at one place on those of the axes that it has."""
+    for name, index in at.items():
+        if name in node.axis_names:
+            node = Index(node, name, index)
+    return node
+
+
+def _indexed(node: Node, at: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Place:
+    known = sizes or {axis.name: int(axis.size) for axis in node.axes if axis.name in at}
+    mine = selection(at, known)
+    return Place(at_index(node, at), node, lambda new, mask: _where(_both(mine, mask), new, node))
+
+
+def _head(circuit: Circuit, layer: LayerAnatomy, here: str, site: str, at: Mapping[str, int]) -> Place:
+    sizes = dict(layer.head_axes)
+    if site == "out":
+        return _share(circuit.node(here + "attn.o_product"), circuit.node(here + "attn.z"), at, sizes)
+    if site in {"q_in", "k_in", "v_in"}:
+        stream, read = circuit.node(here + "resid_pre"), circuit.node(f"{here}attn.{site[0]}")
+        mine = selection(at, sizes)
+
+        def put(new: Node, mask: Node | None) -> Node:
+            return _where(mine, _reading(read, stream, _where(mask, new, stream)), read)
+
+        return Place(stream, read, put)
+    return _indexed(circuit.node(f"{here}attn.{site}"), at, sizes)
+
+
+def _share(product: Node, z: Node, at: Mapping[str, int], sizes: Mapping[str, int]) -> Place:
+    """A head's share of the output projection: its own product, taken out of the sum and replaced."""
+    if not isinstance(product, Einsum):
+        raise AddressError("this head's output is no longer a separate product: an earlier intervention replaced the layer's output")
+    own = Einsum(tuple(at_index(factor, at) for factor in product.factors), tuple(n for n in product.summed if n not in at))
+    mine = selection(at, sizes)
+
+    def put(new: Node, mask: Node | None) -> Node:
+        silent = substitute([product], {z: _where(mine, Constant(0.0), z)})[product] if mine is not None else None
+        changed = new if silent is None else Add((silent, new))
+        return _where(mask, changed, product)
+
+    return Place(own, product, put)
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Positions of a row by its real tokens: nodes for the first and the last place, over (batch)."""
+
+    first: Node
+    last: Node
+
+
+def span(circuit: Circuit) -> Span:
+    """Return where each row's real tokens begin and end: by the padding mask, or all places where there is none."""
+    mask = circuit.inputs.get("attention_mask")
+    if mask is None or "query" not in mask.axis_names:
+        query = Axis("query", "query")
+        last = Along("max", Iota(query), ("query",))
+        return Span(Constant(0), last)
+    return real_span(mask)
+
+
+def real_span(mask: Node) -> Span:
+    """Return where the real tokens of a padding mask (batch, query) begin and end; they stand together."""
+    whole = Map("cast", (Map("not_equal", (mask, Constant(0))),), ("int64",))
+    first = Along("argmax", whole, ("query",))
+    count = Along("sum", whole, ("query",))
+    return Span(first, Add((first, count, Constant(-1))))
+
+
+def raw(where: Span, at: int) -> Node:
+    """Return the place in the row of real token `at` (negative from the end)."""
+    return Add((where.first, Constant(at))) if at >= 0 else Add((where.last, Constant(at + 1)))
+
+
+def _bounds(position: Position) -> tuple[int, int]:
+    at = -1 if position.at == "END" else position.at
+    if isinstance(at, str):
+        raise AddressError(f"@{at}: this data set names no such position; use a number (@3, @-1), a range (@2..5) or @END")
+    return (at.first, at.last) if isinstance(at, Range) else (at, at)
+
+
+def position_mask(circuit: Circuit, position: Position) -> Node:
+    """Return the mask over (batch, query) that is true at a position."""
+    where = span(circuit)
+    low, high = _bounds(position)
+    count = Iota(Axis("query", "query"))
+    return Map("and", (Map("greater_equal", (count, raw(where, low))), Map("less_equal", (count, raw(where, high)))))
+
+
+def at_position(circuit: Circuit, value: Node, position: Position) -> Node:
+    """Return a value at a position of each row; a range of positions stays as the axis `position`."""
+    if "query" not in value.axis_names:
+        raise AddressError(f"@{position.at}: {value!r} has no positions to choose from")
+    where = span(circuit)
+    low, high = _bounds(position)
+    index = raw(where, low)
+    if isinstance(position.at, Range):
+        if (low < 0) != (high < 0):
+            raise AddressError(f"@{position.at}: give both ends of a range from the same end of the row")
+        index = Add((index, Iota(Axis("position", high - low + 1))))
+    if not index.axes:
+        index = Add((index, Constant(0)))
+    return Gather(value, "query", index)
+
+
+def read(circuit: Circuit, anatomy: Anatomy, address: Address) -> Node:
+    """Return the node of a concrete address, at its position if it has one."""
+    value = place(circuit, anatomy, address).value
+    return value if address.position is None else at_position(circuit, value, address.position)
+
+
+def write(circuit: Circuit, anatomy: Anatomy, address: Address, change: Callable[[Node], Node], name: str) -> Circuit:
+    """Return the circuit with the value at an address replaced by `change(value)`, at its position if it has one."""
+    where = place(circuit, anatomy, address)
+    mask = None if address.position is None else position_mask(circuit, address.position)
+    if mask is not None and "query" not in where.value.axis_names:
+        raise AddressError(f"{address}: this value has no positions to choose from")
+    return circuit.rewrite({where.target: where.put(change(where.value), mask)}, name)
+
+
+def real_mask(circuit: Circuit) -> Input | None:
+    """Return the padding mask input, if the circuit has one."""
+    return circuit.inputs.get("attention_mask")

@@ -1,0 +1,169 @@
+"""Interventions become rewrites: each change is a new circuit and, where it brings numbers or functions, a store for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import torch
+
+from scrubjay.capture.model import Model
+from scrubjay.circuit.address import Address, Range
+from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops import Add, Constant, Custom, Einsum, Gather, Iota, Map, Multiply, Relabel, Weight
+from scrubjay.circuit.places import real_mask, span, write
+from scrubjay.engine.array import Array
+from scrubjay.engine.context import Payload, Store
+from scrubjay.errors import InputError
+from scrubjay.interventions.change import Intervention
+from scrubjay.interventions.reference import patched, position_means, resampled
+from scrubjay.interventions.shown import shown_order
+
+_TOKENS = count(1)
+
+
+def edit(model: Model, *interventions: Intervention) -> Model:
+    """Return the model with interventions made part of it; the given model stays as it is.
+
+    Raises `AddressError` for an address the model lacks, and `InputError` for an intervention that only makes sense for the
+    rows of one run (`resample`, or `patch` from several rows).
+    """
+    return applied(model, interventions, None)
+
+
+def applied(model: Model, interventions: Sequence[Intervention], inputs: Mapping[str, torch.Tensor] | None) -> Model:
+    """Return the model under interventions, for the rows of `inputs` (`None`: for any)."""
+    source = f"interventions-{next(_TOKENS)}"
+    tensors: dict[str, torch.Tensor] = {}
+    functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    for change in interventions:
+        if not isinstance(change, Intervention):
+            raise InputError(f"an intervention is made by sj.zero, sj.patch and the like; got {type(change).__name__}")
+        for address in model.addresses(change.at):
+            make = _maker(model, change, address, inputs, _Shelf(source, tensors, functions))
+            circuit = write(model.circuit, model.anatomy, address, make, repr(change))
+            stores: dict[str, Store] = {**model.stores, source: Payload(tensors, functions)}
+            model = replace(model, circuit=circuit, stores=stores)
+    return model
+
+
+class _Shelf:
+    """Where an intervention puts tensors and functions, and gets nodes for them."""
+
+    def __init__(self, source: str, tensors: dict[str, torch.Tensor], functions: dict[str, Any]) -> None:
+        self.source, self.tensors, self.functions = source, tensors, functions
+
+    def tensor(self, value: torch.Tensor, axes: Sequence[Axis]) -> Node:
+        """Return the node of a tensor with these axes, in order (size-1 dimensions broadcast)."""
+        name = f"t{len(self.tensors)}"
+        self.tensors[name] = value
+        dims = tuple(() if size == 1 else (axis,) for axis, size in zip(axes, value.shape, strict=True))
+        dtype = "model" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
+        return Weight(self.source, name, dims, dtype)
+
+    def array(self, value: Array, axes: Mapping[str, int | str]) -> Node:
+        """Return the node of a named array; `axes` give the sizes as the circuit has them."""
+        tensor = value.as_tensor()
+        return self.tensor(tensor, [Axis(name, axes.get(name, size)) for name, size in zip(value.names, tensor.shape, strict=True)])
+
+    def function(self, value: Callable[[torch.Tensor], torch.Tensor], operand: Node) -> Node:
+        """Return the node of a function of a value."""
+        name = f"f{len(self.functions)}"
+        self.functions[name] = value
+        return Custom(self.source, name, operand, shown_order(operand))
+
+
+def _maker(
+    model: Model, change: Intervention, address: Address, inputs: Mapping[str, torch.Tensor] | None, shelf: _Shelf
+) -> Callable[[Node], Node]:
+    """Return the function from the old value's node to the new one's."""
+    options = change.options
+    bare = replace(address, position=None)
+    if change.kind == "zero":
+        return lambda old: _spread(Constant(0.0, "model"), old)
+    if change.kind == "replace":
+        return lambda old: _spread(_given(options["value"], old, shelf, change), old)
+    if change.kind == "add":
+        scale = Constant(float(options["scale"]))
+        return lambda old: Add((old, Multiply((scale, _given(options["value"], old, shelf, change)))))
+    if change.kind == "project_out":
+        return lambda old: _projected_out(old, options["directions"], shelf, change)
+    if change.kind == "apply":
+        return lambda old: shelf.function(options["function"], old)
+    if change.kind == "mean":
+        table = position_means(model, options["over"], bare, options["by"])
+        return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
+    if change.kind == "resample":
+        if inputs is None:
+            raise InputError(f"{change!r}: resample draws one row for each row of a run; use it in sj.run, not in sj.edit")
+        table = resampled(model, options["over"], bare, options["seed"], inputs)
+        return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
+    value = patched(model, options["from"], bare if isinstance(address.position and address.position.at, Range) else address, inputs)
+    return lambda old: _spread(_fitting(value, old, shelf, change), old)
+
+
+def _spread(new: Node, old: Node) -> Node:
+    """Return `new` with all axes of `old`."""
+    return new if old.axis_names <= new.axis_names else Map("where", (Constant(value=True), new, old))
+
+
+def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention) -> Node:
+    if isinstance(value, bool | int | float):
+        return Constant(float(value), "model")
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{change!r}: a value is a number or a tensor, not {type(value).__name__}")
+    order = shown_order(old)
+    sizes = {axis.name: axis.size for axis in old.axes}
+    if value.dim() > len(order):
+        raise InputError(f"{change!r}: the tensor has shape {tuple(value.shape)}; the value has the axes {', '.join(map(str, old.axes))}")
+    mine = order[len(order) - value.dim() :]
+    for name, size in zip(mine, value.shape, strict=True):
+        if isinstance(sizes[name], int) and size not in (1, sizes[name]):
+            raise InputError(f"{change!r}: the tensor has {size} places along {name!r}, the value {sizes[name]} (its axes, in order: {', '.join(order)})")
+    return shelf.tensor(value, [Axis(name, sizes[name]) for name in mine])
+
+
+def _projected_out(old: Node, directions: torch.Tensor, shelf: _Shelf, change: Intervention) -> Node:
+    """old - (old Q) Q^T with Q an orthonormal basis of the directions."""
+    order = shown_order(old)
+    axis = order[-1]
+    size = old.size(axis)
+    rows = directions.reshape(1, -1) if directions.dim() == 1 else directions
+    if rows.dim() != 2 or rows.shape[1] != size:
+        raise InputError(f"{change!r}: directions have shape {tuple(directions.shape)}; the value's last axis is {axis}={size}")
+    left, strength, basis = torch.linalg.svd(rows.detach().to(torch.float64), full_matrices=False)
+    del left
+    basis = basis[strength > strength.max() * 1e-10] if float(strength.max()) > 0 else basis[:0]
+    if not len(basis):
+        raise InputError(f"{change!r}: all directions are zero")
+    projector = shelf.tensor(basis.T @ basis, [Axis(axis, size), Axis(f"{axis}'", size)])
+    along = Relabel(Einsum((old, projector), (axis,)), ((f"{axis}'", axis),))
+    return Add((old, Multiply((along, Constant(-1)))))
+
+
+def _by_position(model: Model, table: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
+    """Read a table with the axis `position` (real tokens counted from the first) at each place of the rows."""
+    sizes = {axis.name: axis.size for axis in old.axes}
+    if "position" not in table.names:
+        return shelf.array(table, {**sizes, "batch": "batch"})
+    if "query" not in old.axis_names:
+        raise InputError(f"{change!r}: this value has no positions")
+    node = shelf.array(table, {**sizes, "batch": "batch"})
+    query = Iota(Axis("query", "query"))
+    place_in_row = Add((query, Multiply((Constant(-1), span(model.circuit).first))))
+    last = Constant(table.as_tensor().shape[table.names.index("position")] - 1)
+    mask = real_mask(model.circuit)
+    safe = Map("maximum", (place_in_row, Constant(0)))
+    if mask is not None:  # padding reads the nearest real place; a real token beyond the table is an error at run time
+        safe = Map("where", (Map("not_equal", (mask, Constant(0))), safe, Map("minimum", (safe, last))))
+    return Gather(node, "position", safe)
+
+
+def _fitting(value: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
+    sizes = {axis.name: axis.size for axis in old.axes}
+    if extra := set(value.names) - set(sizes):
+        raise InputError(f"{change!r}: the patch has the axes {value.names}; the value lacks {', '.join(sorted(extra))}")
+    return shelf.array(value, sizes)

@@ -1,0 +1,153 @@
+"""Run a model: its result, and any values on the way, with interventions on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from scrubjay.capture.model import Model
+from scrubjay.circuit.address import Address, Position, Range, expand, parse
+from scrubjay.circuit.node import Node
+from scrubjay.circuit.places import place
+from scrubjay.engine.array import Array
+from scrubjay.engine.evaluate import evaluate
+from scrubjay.engine.progress import progress_after
+from scrubjay.errors import AddressError, InputError
+from scrubjay.interventions.apply import applied
+from scrubjay.interventions.change import Intervention
+from scrubjay.interventions.inputs import Given, lengths, prepare
+from scrubjay.interventions.shown import shown
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run gave: the result, and the values that were kept, with named axes.
+
+    `run["L5.H1.pattern"]` is one value; `run["L*.resid_post"]` stacks the matching ones, outermost axes `layer` and `head`.
+    """
+
+    model: Model
+    inputs: Mapping[str, torch.Tensor]
+    values: Mapping[str, Array]
+    nodes: Mapping[str, tuple[Node, Array]]
+    evaluated: int
+
+    @property
+    def output(self) -> torch.Tensor:
+        """The result: (batch, query, vocab) logits of a language model, whatever else the model returns."""
+        return self.values[self.model.anatomy.result].as_tensor()
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The result, of a model whose result is logits."""
+        if self.model.anatomy.result != "logits":
+            raise InputError(f"the result of {self.model.name} is {self.model.anatomy.result!r}, not logits: use run.output")
+        return self.output
+
+    def __getitem__(self, text: str) -> Array:
+        """Return a kept value (or the stack of the values a wildcard names); raise `AddressError` if it was not kept."""
+        wanted = expand(parse(text), self.model.anatomy.shape)
+        missing = [str(one) for one in wanted if str(one) not in self.values]
+        if missing:
+            raise AddressError(f"{missing[0]} was not kept by this run: sj.run(..., keep=[{text!r}]); kept: {', '.join(self.values)}")
+        found = [self.values[str(one)] for one in wanted]
+        return found[0] if len(found) == 1 and "*" not in text and ".." not in text.split("@")[0] else _stacked(text, wanted, found)
+
+    def gradient(self, scalar: torch.Tensor, text: str) -> Array:
+        """Return the gradient of a scalar, computed from this run's values, at one kept address.
+
+        The run must have been made with `differentiable=True`.
+        """
+        (address,) = self.model.addresses(text)
+        if str(address) not in self.nodes:
+            raise AddressError(f"{address} was not kept by this run, so no gradient can be taken there: keep it")
+        node, value = self.nodes[str(address)]
+        tensor = value.as_tensor()
+        if not tensor.requires_grad:
+            raise InputError("this run keeps no gradients: sj.run(..., differentiable=True)")
+        (slope,) = torch.autograd.grad(scalar, tensor, retain_graph=True)
+        bare = Address(address.layer, address.part, address.site)
+        where = place(self.model.circuit, self.model.anatomy, bare)
+        if where.target is not node:
+            raise AddressError(f"{address}: gradients are taken at values of their own, not at what one reader sees")
+        seen = evaluate([where.value], self.inputs, self.model.stores, known={node: Array(slope, value.names)}, device=self.model.device)
+        return shown(where.value, seen[where.value])
+
+    def __repr__(self) -> str:
+        """Say what was run and kept in one line."""
+        shape = tuple(self.output.shape)
+        return f"<Run of {self.model.name}: {self.model.anatomy.result} {shape}, {len(self.values) - 1} values kept, {self.evaluated} nodes evaluated>"
+
+
+def run(
+    model: Model,
+    inputs: Given,
+    keep: Sequence[str] | str = (),
+    interventions: Sequence[Intervention] = (),
+    *,
+    differentiable: bool = False,
+) -> Run:
+    """Return the result of a model on inputs, the values at the addresses in `keep`, with interventions on.
+
+    Args:
+        model: the model; it is not changed.
+        inputs: text, a list of texts (padded), token ids, a mapping of named tensors, or a data set.
+        keep: addresses, with wildcards, ranges and positions: `["L*.resid_post", "L5.H1.pattern", "L3.H7.z@-1"]`.
+        interventions: changes made by `sj.zero`, `sj.patch` and the like, applied in order.
+        differentiable: keep the values connected, for `run.gradient(...)` or torch.autograd.
+
+    Raises `AddressError` for an address the model lacks, and `InputError` for inputs that do not fit. Progress is shown on
+    the terminal where a run takes longer than two seconds.
+    """
+    tensors = prepare(model, inputs)
+    with torch.enable_grad() if differentiable else torch.no_grad():
+        changed = applied(model, interventions, tensors) if interventions else model
+    texts = [keep] if isinstance(keep, str) else list(keep)
+    wanted = list(dict.fromkeys(address for text in texts for address in model.addresses(text)))
+    _check_positions([*wanted, *(a for change in interventions for a in model.addresses(change.at))], tensors)
+    result = changed.anatomy.result
+    nodes = {result: changed.circuit.roots[result], **{str(address): changed.node(address) for address in wanted}}
+    targets = {str(a): place(changed.circuit, changed.anatomy, a).target for a in wanted} if differentiable else {}
+    asked = list(dict.fromkeys([*nodes.values(), *targets.values()]))
+    with nullcontext() if differentiable else torch.no_grad(), progress_after(2.0, f"running {model.name}") as progress:
+        done = evaluate(asked, tensors, changed.stores, dtype=changed.dtype, device=changed.device, progress=progress, differentiable=differentiable)
+    values = {name: shown(node, done[node]) for name, node in nodes.items()}
+    return Run(changed, tensors, values, {name: (node, done[node]) for name, node in targets.items()}, done.evaluated)
+
+
+def _check_positions(addresses: Sequence[Address], inputs: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a position that some row does not have."""
+    rows = lengths(inputs)
+    if rows is None:
+        return
+    shortest, row = int(rows.min()), int(rows.argmin())
+    for address in addresses:
+        if address.position is None:
+            continue
+        for at in _numbers(address.position):
+            if not -shortest <= at < shortest:
+                raise InputError(f"{address}: row {row} has {shortest} real tokens, so it has no position {at}")
+
+
+def _numbers(position: Position) -> tuple[int, ...]:
+    at = position.at
+    if isinstance(at, Range):
+        return (at.first, at.last)
+    return (-1,) if at == "END" else (at,) if isinstance(at, int) else ()
+
+
+def _stacked(text: str, addresses: Sequence[Address], found: Sequence[Array]) -> Array:
+    """Return values with the same axes stacked along `layer` and, where heads vary, `head`."""
+    if len({(item.names, tuple(item.as_tensor().shape)) for item in found}) > 1:
+        raise AddressError(f"{text} names values of different shapes; ask for them one by one")
+    layers = list(dict.fromkeys(address.layer for address in addresses))
+    each = len(found) // len(layers)
+    stack: Any = torch.stack([item.as_tensor() for item in found])
+    names = found[0].names
+    if len(layers) * each == len(found) and each > 1:
+        return Array(stack.unflatten(0, (len(layers), each)), ("layer", "head", *names))
+    return Array(stack, ("layer" if len(layers) > 1 else "head" if addresses[0].part is not None else "layer", *names))

@@ -1,0 +1,40 @@
+"""`sj.load`: everything `scrubjay.capture.load` reads, and the zoo's own models by `zoo/NAME`."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+
+from scrubjay.capture import load as capture
+from scrubjay.capture.model import Model
+from scrubjay.errors import InputError
+from scrubjay.zoo.store import read
+from scrubjay.zoo.transformer import Transformer
+
+
+def load(source: nn.Module | str | PathLike[str], **options: Any) -> Model:
+    """Return a model from a torch module, a local folder, a hub name, or `zoo/NAME`.
+
+    The options are those of `scrubjay.capture.load.load`: `inputs`, `dynamic`, `output`, `tokenizer`, `dtype`, `device`,
+    `name`, `revision`, `cache`.
+
+    >>> load("zoo/brackets")
+    <Model zoo/brackets: 3 layers, 2 heads, ... nodes>
+    """
+    if isinstance(source, str) and source.startswith("zoo/"):
+        if taken := {"inputs", "dynamic", "output", "revision"} & set(options):
+            raise InputError(f"{source} knows its own inputs: leave out {', '.join(sorted(taken))}")
+        module, _ = read(source.removeprefix("zoo/"))
+        return capture.load(module, **{"name": source, **_inputs(module), **options})
+    if isinstance(source, Transformer) and "inputs" not in options:
+        return capture.load(source, **{**_inputs(source), **options})
+    return capture.load(source, **options)
+
+
+def _inputs(module: Transformer) -> dict[str, Any]:
+    length = min(12, module.config.positions)
+    ids = torch.zeros(2, length, dtype=torch.long)
+    return {"inputs": {"input_ids": ids, "attention_mask": torch.ones_like(ids)}}
