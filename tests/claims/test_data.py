@@ -36,7 +36,7 @@ def test_arrays_are_copied_and_read_only():
     with pytest.raises(ValueError, match="read-only"):
         data.inputs["input_ids"][0, 0] = 1
     with pytest.raises(TypeError):
-        data.inputs["more"] = IDS
+        data.inputs["more"] = IDS  # pyright: ignore[reportIndexIssue]
 
 
 def test_repr_is_one_line():

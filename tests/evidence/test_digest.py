@@ -13,7 +13,7 @@ from scrubjay.evidence import canonical_json, digest_array, digest_bytes, digest
 # RFC 8785 section 3.2.2 and 3.2.3.
 RFC_VALUE = {
     "numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 0.000000000000000000000000001],
-    "string": "€$\u000f\nA'B\"\\\\\"/",
+    "string": '€$\u000f\nA\'B"\\\\"/',
     "literals": [None, True, False],
 }
 RFC_TEXT = (

@@ -104,9 +104,7 @@ def test_labels_are_checked():
 def test_sample_populates_every_class():
     data = brackets.draw(20_000, seed=0)
     assert 0.26 < data.labels.mean() < 0.42
-    classes = Counter(
-        zip(*(data.feature(name).values.tolist() for name in ("count", "horizon", "start")), strict=True)
-    )
+    classes = Counter(zip(*(data.feature(name).values.tolist() for name in ("count", "horizon", "start")), strict=True))
     # A string that passes the count and the horizon starts with "(".
     assert set(classes) == set(itertools.product([True, False], repeat=3)) - {(True, True, False)}
     assert min(classes.values()) > 0.02 * len(data)
@@ -152,7 +150,7 @@ def test_balanced_strings_are_uniform():
     generator = np.random.default_rng(0)
     drawn = Counter(tuple(brackets._balanced(4, generator).tolist()) for _ in range(14_000))
     assert len(drawn) == 14  # the fourth Catalan number
-    assert 800 < min(drawn.values())
+    assert min(drawn.values()) > 800
     assert max(drawn.values()) < 1200
 
 

@@ -50,7 +50,7 @@ def test_brackets_on_redwoods_strings(kit):
     rows = (kit / "datasets" / "brackets_redwood.csv").read_text().splitlines()[1::10]
     strings, labels = zip(*(row.split(",") for row in rows), strict=True)
     data = brackets.dataset(strings, np.array(labels, dtype=np.int64))
-    assert measure(read("brackets")[0], data, seed=0)["accuracy"] > 0.995
+    assert measure(read("brackets")[0], data, seed=0)["accuracy"] > 0.999
 
 
 def test_a_model_reads_back(tmp_path):
@@ -121,7 +121,7 @@ def test_damaged_cards_are_refused(tmp_path, text, message):
 def test_missing_weights_are_refused(tmp_path):
     write(Transformer(CONFIG), {"name": "tiny"}, tmp_path)
     (tmp_path / "tiny.safetensors").unlink()
-    with pytest.raises(LoadError, match="cannot be read: .*restore the file"):
+    with pytest.raises(LoadError, match=r"cannot be read: .*restore the file"):
         read("tiny", tmp_path)
 
 

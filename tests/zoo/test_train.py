@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     train(CONFIG, DATA, SETTINGS, tmp_path)
     place = tmp_path / "step-00000024" / "optimizer.safetensors"
     place.write_bytes(place.read_bytes()[:100])
-    with pytest.raises(LoadError, match="step-00000024 cannot be read: .*train again"):
+    with pytest.raises(LoadError, match=r"step-00000024 cannot be read: .*train again"):
         read_checkpoint(tmp_path)
 
 

@@ -8,10 +8,13 @@ import torch
 
 from scrubjay.errors import InputError, LoadError
 from scrubjay.zoo import Config, Transformer
+from scrubjay.zoo.transformer import Attention
 
 SMALL = Config(layers=2, heads=2, d_model=12, d_head=5, d_mlp=16, vocabulary=7, positions=24, outputs=3)
 VARIANTS = [
-    dataclasses.replace(SMALL, direction=direction, norm=norm, activation=activation, readout=readout, d_mlp=d_mlp, bias=bias)
+    dataclasses.replace(
+        SMALL, direction=direction, norm=norm, activation=activation, readout=readout, d_mlp=d_mlp, bias=bias
+    )
     for direction, norm, activation, readout, d_mlp, bias in [
         ("causal", "layer", "gelu", "all", 16, True),
         ("causal", "none", "relu", "all", 0, False),
@@ -82,7 +85,7 @@ def test_causal_positions_do_not_read_ahead():
 
 def test_attention_is_what_the_equation_says():
     model = Transformer(SMALL, seed=3).double()
-    attention = model.blocks[0].attn
+    attention = next(module for module in model.modules() if isinstance(module, Attention))
     stream = torch.randn(1, 6, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z = []
     for head in range(2):

@@ -9,6 +9,7 @@ form, is captured again and replaced. No file holds a weight of the model, and r
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+import scrubjay
 from scrubjay import __version__
 from scrubjay.capture.export import Captured, Signature, capture
 from scrubjay.capture.structure import Description
@@ -58,7 +60,7 @@ def key(module: nn.Module, signature: Signature, facts: Mapping[str, object] | N
     """
     seen = Description(module)
     described = {
-        "versions": {"python": platform.python_version(), "scrubjay": __version__, **{name: version(name) for name in ("torch", "transformers")}},
+        "versions": {"python": platform.python_version(), "scrubjay": [__version__, _own_code()], **{name: version(name) for name in ("torch", "transformers")}},
         "format": VERSION,
         "default": str(torch.get_default_dtype()),
         "modules": seen.modules(),
@@ -69,6 +71,14 @@ def key(module: nn.Module, signature: Signature, facts: Mapping[str, object] | N
         "facts": seen.value(dict(facts or {}), "facts"),
     }
     return None if seen.unknown else digest_json(described)
+
+
+@functools.cache
+def _own_code() -> str:
+    """Return the digest of the code that makes circuits: between releases it changes and the version does not."""
+    package = Path(scrubjay.__file__).parent
+    files = sorted(path for folder in ("capture", "circuit") for path in (package / folder).rglob("*.py"))
+    return digest_json({path.relative_to(package).as_posix(): digest_bytes(path.read_bytes()) for path in files})
 
 
 def cached(

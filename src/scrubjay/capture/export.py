@@ -40,8 +40,10 @@ class Signature:
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """A circuit, the greatest size of each dynamic dimension that the program allows (`None`: no limit found), and the
-    tensors that the module makes of plain numbers (its store must hold them: `store_of(module, captured.constants)`).
+    """A circuit, and what belongs to it.
+
+    `limits` has the greatest size of each dynamic dimension that the program allows (`None`: no limit found); `constants`
+    the tensors that the module makes of plain numbers, for its store: `store_of(module, captured.constants)`.
     """
 
     circuit: Circuit
@@ -127,7 +129,7 @@ def _exported(module: nn.Module, signature: Signature, marker: torch.dtype) -> t
             return program.run_decompositions({})
     except CaptureError:
         raise
-    except Exception as error:  # noqa: BLE001 - export raises a zoo of types; each becomes one clear error, chained
+    except Exception as error:  # export raises a zoo of types; each becomes one clear error, chained
         raise CaptureError(_explained(error)) from error
 
 

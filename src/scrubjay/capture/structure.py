@@ -3,7 +3,8 @@
 Two modules with one description must have one circuit. So it holds the module tree, shapes and ties of weights, every plain
 attribute (a number read in `forward` is baked into the circuit), hooks, and the code: the bytecode of the classes' methods and
 of the functions and values that they reach by name. Code of released packages (`VERSIONED`) is taken as its name, the key
-having their versions, except for what is reached from a method of the same file. What cannot be described is named in
+having their versions; of transformers, whose functions some packages replace, the code is looked at too; of other installed
+packages the file. What cannot be described is named in
 `unknown`: such a module is not cached at all, because a stale circuit would be wrong in silence.
 """
 
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import enum
 import functools
+import re
 import sys
 import types
-from collections.abc import Mapping
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,9 @@ import torch
 from torch import nn
 
 from scrubjay.capture.export import model_dtype
-from scrubjay.evidence.digest import digest_bytes
+from scrubjay.evidence.digest import digest_array, digest_bytes
 
-VERSIONED = frozenset({"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scrubjay", *sys.stdlib_module_names})
+VERSIONED = frozenset({"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", *sys.stdlib_module_names})
 """Top-level packages whose code is known by their version (the standard library, by Python's)."""
 
 PRIVATE_TO_TORCH = frozenset(nn.Module().__dict__) - {"training"}
@@ -70,99 +72,140 @@ class Description:
 
     def value(self, item: Any, where: str) -> Any:
         """Return the description of any value; note it in `unknown` where there is none."""
-        if item is None or isinstance(item, bool | str):
-            return item
-        if isinstance(item, float):
-            return {"float": item.hex()}
-        if isinstance(item, int) and not isinstance(item, enum.Enum):
-            return item if abs(item) < 2**53 else {"integer": str(item)}
         if isinstance(item, nn.Module) and id(item) in self._names:
             return {"module": self._names[id(item)]}
+        if isinstance(item, ATOMS):
+            return _atom(item)
         if id(item) in self._seen:
             return {"seen": self._seen[id(item)]}
-        if isinstance(item, types.ModuleType):
-            return {"package": item.__name__}
         self._seen[id(item)] = len(self._seen)
         self._kept.append(item)
-        return self._object(item, where)
-
-    def _object(self, item: Any, where: str) -> Any:
-        if isinstance(item, torch.Tensor):
-            return self._numbers(item)
-        if isinstance(item, np.ndarray) and item.dtype.kind in "biufc":
-            return {"array": [str(item.dtype), list(item.shape), digest_bytes(np.ascontiguousarray(item).tobytes())]}
-        if isinstance(item, Mapping):
-            return {"items": [[self.value(key, where), self.value(one, f"{where}[{key!r}]")] for key, one in item.items()], "type": _name(type(item))}
-        if isinstance(item, list | tuple):
-            return {"list": [self.value(one, where) for one in item], "type": _name(type(item))}
-        if isinstance(item, set | frozenset):
-            return {"set": sorted((self.value(one, where) for one in item), key=repr)}
-        if isinstance(item, torch.dtype | torch.device | np.dtype | PurePath | range | slice | complex | bytes):
-            return {_name(type(item)): repr(item)}
-        if isinstance(item, enum.Enum):
-            return {"enum": [_name(type(item)), item.name]}
-        if isinstance(item, functools.partial):
-            return {"partial": [self.value(part, where) for part in (item.func, item.args, item.keywords)]}
-        return self._code_or_state(item, where)
-
-    def _code_or_state(self, item: Any, where: str) -> Any:
-        if isinstance(item, type):
-            return self._class(item)
-        if isinstance(item, types.MethodType):
-            return {"method": [self.value(item.__func__, where), self.value(item.__self__, where)]}
-        if isinstance(item, types.FunctionType):
-            return self._function(item)
-        if isinstance(item, types.BuiltinFunctionType | types.WrapperDescriptorType | types.MethodDescriptorType):
-            return {"builtin": item.__qualname__}
-        if isinstance(item, property):
-            return {"property": [self.value(part, where) for part in (item.fget, item.fset)]}
-        if isinstance(item, staticmethod | classmethod):
-            return {type(item).__name__: self.value(item.__func__, where)}
+        for kinds, describe in HANDLERS:
+            if isinstance(item, kinds):
+                return describe(self, item, where)
         if hasattr(type(item), "__slots__") or not hasattr(item, "__dict__"):
             self.unknown.append(f"{where}, a {_name(type(item))}")
             return {"unknown": _name(type(item))}
         state = {key: self.value(one, f"{where}.{key}") for key, one in sorted(vars(item).items()) if key not in NOT_COMPUTED}
         return {"object": [self.value(type(item), where), state]}
 
-    def _numbers(self, tensor: torch.Tensor) -> Any:
-        if tensor.device.type == "meta":
-            return {"tensor": [str(tensor.dtype), list(tensor.shape), "meta"]}
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return {"tensor": [str(tensor.dtype), list(tensor.shape), digest_bytes(raw)]}
+    def _values(self, items: Iterable[Any], where: str) -> list[Any]:
+        return [self.value(one, where) for one in items]
 
-    def _class(self, item: type) -> Any:
-        if _package(item.__module__) in VERSIONED - {"transformers"}:
+    def _mapping(self, item: Mapping[Any, Any], where: str) -> Any:
+        return {"items": [[self.value(key, where), self.value(one, f"{where}[{key!r}]")] for key, one in item.items()], "type": _name(type(item))}
+
+    def _list(self, item: Sequence[Any], where: str) -> Any:
+        return {"list": self._values(item, where), "type": _name(type(item))}
+
+    def _set(self, item: Iterable[Any], where: str) -> Any:
+        return {"set": sorted(self._values(item, where), key=repr)}
+
+    def _partial(self, item: functools.partial[Any], where: str) -> Any:
+        return {"partial": self._values((item.func, item.args, item.keywords), where)}
+
+    def _method(self, item: types.MethodType, where: str) -> Any:
+        return {"method": self._values((item.__func__, item.__self__), where)}
+
+    def _property(self, item: property, where: str) -> Any:
+        return {"property": self._values((item.fget, item.fset), where)}
+
+    def _wrapped(self, item: staticmethod[..., Any] | classmethod[Any, ..., Any], where: str) -> Any:
+        return {type(item).__name__: self.value(item.__func__, where)}
+
+    def _tensor_value(self, item: torch.Tensor, _: str) -> Any:
+        if item.device.type == "meta":
+            return {"tensor": [str(item.dtype), list(item.shape), "meta"]}
+        raw = item.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return {"tensor": [str(item.dtype), list(item.shape), digest_bytes(raw)]}
+
+    def _array(self, item: np.ndarray, where: str) -> Any:
+        if item.dtype.kind in "biufc":
+            return {"array": digest_array(item)}
+        return {"array": self._values(item.ravel().tolist(), where), "shape": list(item.shape)}
+
+    def _class(self, item: type, where: str) -> Any:
+        package = _package(item.__module__)
+        if package in VERSIONED - {"transformers"}:
             return {"class": _name(item)}
-        bases = [self.value(base, _name(item)) for base in item.__mro__[1:] if base is not object]
+        if package != "transformers" and (file := _installed(item.__module__)):
+            return {"class": _name(item), "file": file}
         own = [
             [key, self.value(one, f"{_name(item)}.{key}")]
             for key, one in sorted(vars(item).items())
-            if isinstance(one, types.FunctionType | property | staticmethod | classmethod | bool | int | float | str | torch.Tensor) and key not in ("__module__", "__doc__")
+            if isinstance(one, CODE) or (isinstance(one, CONSTANTS) and package != "transformers" and not key.startswith("__"))
         ]
-        return {"class": [_name(item), bases, own]}
+        return {"class": [_name(item), self._values((base for base in item.__mro__[1:] if base is not object), where), own]}
 
-    def _function(self, item: types.FunctionType) -> Any:
-        name = f"{item.__module__}.{item.__qualname__}"
-        known = _package(item.__module__) in VERSIONED
-        if known and _package(item.__module__) != "transformers":
+    def _function(self, item: types.FunctionType, _: str) -> Any:
+        name, package = f"{item.__module__}.{item.__qualname__}", _package(item.__module__)
+        if package in VERSIONED - {"transformers"}:
             return {"function": name}
+        if package != "transformers" and (file := _installed(item.__module__)):
+            return {"function": name, "file": file}
+        released = package == "transformers"
         reached = {
             key: self.value(item.__globals__[key], f"{name}: {key}")
             for key in sorted(_names_of(item.__code__))
-            if key in item.__globals__ and self._counts(item.__globals__[key], item.__module__, known)
+            if key in item.__globals__ and (not released or _is_code_of(item.__globals__[key], item.__module__))
         }
         cells = [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
-        inner = [self.value(one, name) for one in cells if not known or isinstance(one, types.FunctionType)]
-        defaults = [self.value(item.__defaults__, name), self.value(item.__kwdefaults__, name)] if not known else []
+        inner = self._values((one for one in cells if not released or isinstance(one, types.FunctionType)), name)
+        defaults = [] if released else self._values((item.__defaults__, item.__kwdefaults__), name)
         return {"function": [name, _bytecode(item.__code__), reached, inner, defaults]}
 
-    def _counts(self, item: Any, here: str, known: bool) -> bool:
-        """Tell whether a value that a function reaches by name belongs into the description."""
-        if not known:
-            return True
-        if isinstance(item, types.FunctionType):
-            return item.__module__ == here or _package(item.__module__) not in VERSIONED
-        return False
+
+ATOMS = (type(None), bool, str, int, float, complex, bytes, torch.dtype, torch.device, np.dtype, PurePath, range, slice, re.Pattern, enum.Enum)
+CODE = (types.FunctionType, property, staticmethod, classmethod)
+CONSTANTS = (bool, int, float, str, tuple, list, dict, torch.Tensor)
+"""What of a class can bear on what its modules compute: code, and values in the class itself."""
+
+HANDLERS: tuple[tuple[Any, Callable[[Description, Any, str], Any]], ...] = (
+    (torch.Tensor, Description._tensor_value),
+    (np.ndarray, Description._array),
+    (Mapping, Description._mapping),
+    ((list, tuple), Description._list),
+    ((set, frozenset), Description._set),
+    (functools.partial, Description._partial),
+    (type, Description._class),
+    (types.MethodType, Description._method),
+    (types.FunctionType, Description._function),
+    ((staticmethod, classmethod), Description._wrapped),
+    (property, Description._property),
+    (types.ModuleType, lambda _self, item, _where: {"package": item.__name__, "file": None if _package(item.__name__) in VERSIONED else _file(item.__name__)}),
+    ((types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType), lambda _self, item, _where: {"builtin": item.__qualname__}),
+)
+
+
+def _atom(item: Any) -> Any:
+    if isinstance(item, enum.Enum):
+        return {"enum": [_name(type(item)), item.name]}
+    if item is None or isinstance(item, bool | str):
+        return item
+    if isinstance(item, float):
+        return {"float": item.hex()}
+    if isinstance(item, int):
+        return item if abs(item) < 2**53 else {"integer": str(item)}
+    text = [item.pattern, item.flags] if isinstance(item, re.Pattern) else item
+    return {_name(type(item)): repr(text)}
+
+
+def _is_code_of(item: Any, module: str) -> bool:
+    """Tell whether a value is a function of that module, or one that somebody put in a released function's place."""
+    return isinstance(item, types.FunctionType) and (item.__module__ == module or not (_package(item.__module__) in VERSIONED or _installed(item.__module__)))
+
+
+def _installed(module: str | None) -> str | None:
+    """Return the digest of the file of an installed module; None for one of the user's own."""
+    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
+    return _file(module or "") if {"site-packages", "dist-packages"} & set(PurePath(file).parts) else None
+
+
+@functools.cache
+def _file(module: str) -> str | None:
+    """Return the digest of a loaded module's file; None where it has none (a notebook)."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return digest_bytes(Path(file).read_bytes()) if file and Path(file).is_file() else None
 
 
 def _filled(cell: Any) -> bool:

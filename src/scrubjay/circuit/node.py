@@ -112,7 +112,7 @@ class Node(metaclass=_Interned):
             value: Any = getattr(self, field.name)
             if isinstance(value, Node):
                 values.append(next(rest))
-            elif isinstance(value, tuple):
+            elif isinstance(value, tuple) and any(isinstance(item, Node) for item in cast("tuple[object, ...]", value)):
                 items = cast("tuple[object, ...]", value)
                 values.append(tuple(next(rest) if isinstance(item, Node) else item for item in items))
             else:

@@ -14,7 +14,7 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.graph import substitute
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Gather, Index, Input, Iota, Map, Merge, Split
+from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Gather, Index, Iota, Map, Merge, Split
 from scrubjay.circuit.recognisers import Anatomy, LayerAnatomy
 from scrubjay.errors import AddressError
 
@@ -172,7 +172,7 @@ class Span:
 
 def span(circuit: Circuit) -> Span:
     """Return where each row's real tokens begin and end: by the padding mask, or all places where there is none."""
-    mask = circuit.inputs.get("attention_mask")
+    mask = real_mask(circuit)
     if mask is None or "query" not in mask.axis_names:
         query = Axis("query", "query")
         last = Along("max", Iota(query), ("query",))
@@ -239,6 +239,6 @@ def write(circuit: Circuit, anatomy: Anatomy, address: Address, change: Callable
     return circuit.rewrite({where.target: where.put(change(where.value), mask)}, name)
 
 
-def real_mask(circuit: Circuit) -> Input | None:
-    """Return the padding mask input, if the circuit has one."""
-    return circuit.inputs.get("attention_mask")
+def real_mask(circuit: Circuit) -> Node | None:
+    """Return the padding mask the circuit reads (batch, query), if it reads one."""
+    return circuit.table.get("in.attention_mask")

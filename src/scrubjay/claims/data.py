@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Feature:
         positions = f" x {self.values.shape[1]} positions" if self.values.ndim == 2 else ""
         return f"Feature({self.name!r}, {self.values.dtype}, {len(self.values)} rows{positions})"
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the description without the values, ready for JSON."""
         return {
             "name": self.name,
@@ -221,7 +222,7 @@ class Dataset:
             }
         )
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the description without the arrays, ready for JSON."""
         return {
             "name": self.name,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -38,7 +39,7 @@ def models() -> tuple[str, ...]:
     return SHIPPED
 
 
-def read(name: str, folder: Path | None = None) -> tuple[Transformer, dict[str, object]]:
+def read(name: str, folder: Path | None = None) -> tuple[Transformer, dict[str, Any]]:
     """Return a model in eval mode, and its card.
 
     Args:
@@ -64,7 +65,7 @@ def read(name: str, folder: Path | None = None) -> tuple[Transformer, dict[str, 
     return _read_model(place / f"{name}.safetensors", card), card
 
 
-def write(model: Transformer, card: Mapping[str, object], folder: Path) -> dict[str, object]:
+def write(model: Transformer, card: Mapping[str, object], folder: Path) -> dict[str, Any]:
     """Write a model and its card to `folder`; return the card with its configuration and weights filled in.
 
     Args:
@@ -87,7 +88,7 @@ def write(model: Transformer, card: Mapping[str, object], folder: Path) -> dict[
     return full
 
 
-def _read_card(path: Path) -> dict[str, object]:
+def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -98,7 +99,7 @@ def _read_card(path: Path) -> dict[str, object]:
     return card
 
 
-def _read_model(path: Path, card: Mapping[str, object]) -> Transformer:
+def _read_model(path: Path, card: Mapping[str, Any]) -> Transformer:
     config, weights = card["config"], card["weights"]
     if not isinstance(config, dict) or not isinstance(weights, dict) or "digest" not in weights:
         raise LoadError(f"the card of {path} describes no configuration or no weights with a digest; restore it")

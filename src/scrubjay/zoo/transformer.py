@@ -8,7 +8,7 @@ output, and attention is written out as products and a softmax, so that every in
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ Direction = Literal["causal", "bidirectional"]
 Norm = Literal["layer", "none"]
 Activation = Literal["relu", "gelu"]
 Readout = Literal["all", "first"]
+Layer = TypeVar("Layer", bound=nn.Module)
 CHOICES = {"direction": Direction, "norm": Norm, "activation": Activation, "readout": Readout}
 
 
@@ -222,9 +223,9 @@ def _norm(config: Config) -> nn.Module:
     return nn.LayerNorm(config.d_model) if config.norm == "layer" else nn.Identity()
 
 
-def _empty(kind: type[nn.Module], *sizes: int, **options: bool) -> nn.Module:
+def _empty(kind: type[Layer], *sizes: int, **options: bool) -> Layer:
     """Return a layer whose weights are not set yet: the usual constructor would draw them from the global generator."""
-    return nn.utils.skip_init(kind, *sizes, **options)
+    return nn.utils.skip_init(kind, *sizes, **options)  # pyright: ignore[reportReturnType]: torch says Module
 
 
 def _initialise(model: Transformer, generator: torch.Generator) -> None:

@@ -76,10 +76,11 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
     modules = frozenset(circuit.table)
     paths = frozenset(place.removeprefix(".") for place in modules)
     if not layers:
-        named = circuit.with_table({**circuit.table, result: root})
+        named = circuit.with_table({**circuit.table, **{f"in.{name}": node for name, node in circuit.inputs.items()}, result: root})
         return named, Anatomy((), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(notes))
     ends = find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known)
-    nodes = {**circuit.table, **_table(layers, ends, result, root)}
+    given = {f"in.{name}": node for name, node in circuit.inputs.items()}
+    nodes = {**circuit.table, **given, **_table(layers, ends, result, root)}
     made = rename_axes([root, *nodes.values()], _axis_names(layers, ends, root))
     named = Circuit({result: made[root]}, {address: made[node] for address, node in nodes.items()})
     return named, _anatomy(layers, ends, named, modules, tuple(notes))
@@ -159,7 +160,7 @@ def _with_stretches(given: dict[str, str], root: Node) -> dict[str, str]:
 def _anatomy(layers: list[Layer], ends: Ends, circuit: Circuit, modules: frozenset[str], notes: tuple[str, ...]) -> Anatomy:
     parts = tuple(_layer_anatomy(number, layer, circuit) for number, layer in enumerate(layers))
     shapes = tuple(_layer_shape(number, part, circuit) for number, part in enumerate(parts))
-    top = frozenset(address for address in circuit.table if not address.startswith("L")) - modules
+    top = frozenset(address for address in circuit.table if not address.startswith(("L", "in."))) - modules
     ((result, _),) = circuit.roots.items()
     additive = not any(part.post_norm for part in parts)
     inverse = frozenset({"ln_f"}) if ends.ln_f is not None and ends.ln_f.inverse else frozenset[str]()
