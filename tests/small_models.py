@@ -6,9 +6,11 @@ does, and a comparison shows nothing. Everything that tests compare with is the 
 
 from __future__ import annotations
 
+import atexit
 import copy
 import functools
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +29,9 @@ KINDS = ("gpt2", "llama", "bert")
 VOCABULARY, CONTEXT, LAYERS, HEADS, WIDTH, HIDDEN = 101, 64, 2, 4, 32, 48
 KV_HEADS = {"gpt2": 4, "llama": 2, "bert": 4}
 EPSILON = 1e-5
+
+FOLDER = tempfile.TemporaryDirectory(prefix="scrubjay-tests-")
+atexit.register(FOLDER.cleanup)
 
 
 def build(kind: str, attention: str = "eager", seed: int = 0) -> Any:
@@ -70,7 +75,12 @@ def redraw(module: nn.Module, seed: int) -> None:
 def captured(kind: str, attention: str = "eager") -> tuple[Any, Model]:
     """Return a module and the model captured from it, the same pair every time: neither may be changed."""
     module = build(kind, attention)
-    return module, sj.load(module, cache=None, name=kind)
+    return module, load(module, name=kind)
+
+
+def load(module: nn.Module, **options: Any) -> Model:
+    """Return a model captured from a module; circuits are kept for as long as the tests run."""
+    return sj.load(module, cache=FOLDER.name, **options)
 
 
 def batch(rows: int = 3, length: int = 17, padding: str = "both", seed: int = 1) -> dict[str, Tensor]:

@@ -173,7 +173,7 @@ def test_asking_does_not_import_transformers() -> None:
 
 
 def test_a_compiled_model_is_refused() -> None:
-    compiled: Any = torch.compile(built())
+    compiled: Any = torch.compile(built(), backend="eager")
     assert hub.is_pretrained(compiled)
     with pytest.raises(CaptureError, match=r"OptimizedModule wraps the model.*`module._orig_mod`"):
         hub.describe(compiled)
@@ -246,7 +246,7 @@ def test_a_tokenizer_in_the_folder_is_read(folder: Path) -> None:
     given = object()
     assert hub.open_source(folder, tokenizer=given).tokenizer is given
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(LoadError, match="tokenizer of .* cannot be read"):
+    with pytest.raises(LoadError, match=r"tokenizer of .* cannot be read"):
         hub.open_source(folder)
 
 
@@ -299,7 +299,7 @@ def without_weights(*parts: str) -> Callable[[Path], None]:
 
 
 SHARDS = {"transformer.wte.weight": "model-00001-of-00002.safetensors", "transformer.ln_f.bias": "model-00002-of-00002.safetensors"}
-REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (remove("config.json"), r"has no config.json \(it holds generation_config.json, model.safetensors\).*save_pretrained"),
     "no weights": (remove("model.safetensors"), r"has no model.safetensors \(it holds config.json"),
     "pickled weights": (pickled("pytorch_model.bin"), r"only as pytorch_model.bin: a pickle can run code.*safe_serialization=True"),
@@ -317,12 +317,12 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing weight": (without_weights("ln_f.bias"), r"lacks 1 weights that GPT2LMHeadModel needs: transformer.ln_f.bias\. They"),
     "other shape": (with_config(n_embd=16), r"weights have another shape than config.json says"),
     "more layers": (with_config(n_layer=3), r"lacks 12 weights"),
-    "damaged config": (lambda folder: (folder / "config.json").write_text("{") and None, r"config.json cannot be used"),
-    "empty config": (lambda folder: (folder / "config.json").write_text("{}") and None, r"config.json cannot be used: ValueError.*load the module"),
+    "damaged config": (lambda folder: (folder / "config.json").write_text("{"), r"config.json cannot be used"),
+    "empty config": (lambda folder: (folder / "config.json").write_text("{}"), r"config.json cannot be used: ValueError.*load the module"),
     "unknown type": (with_config(model_type="mine"), r"config.json cannot be used"),
     "own code": (with_config(model_type="mine", auto_map={"AutoConfig": "mine.Config"}), r"runs no code that comes with a checkpoint"),
     "quantised": (with_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), r"is quantised"),
-    "adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}") and None, r"PEFT adapter.*merge_and_unload"),
+    "adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}"), r"PEFT adapter.*merge_and_unload"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import HIDDEN, KINDS, LAYERS, WIDTH, Widened, batch, build, captured, logits_of, wide
+from small_models import HIDDEN, KINDS, LAYERS, WIDTH, Widened, batch, build, captured, load, logits_of, wide
 from torch import Tensor
 
 import scrubjay as sj
@@ -95,7 +95,7 @@ def test_logits_are_the_modules(kind, attention, sizes):
 @every_kind
 def test_logits_are_the_modules_in_bfloat16(kind):
     module = build(kind).to(torch.bfloat16)
-    model = sj.load(module, cache=None)
+    model = load(module)
     assert error(module, model, batch(), "bfloat16") <= TOLERANCE["bfloat16"]
 
 
@@ -103,7 +103,7 @@ def test_logits_are_the_modules_in_bfloat16(kind):
 def test_a_module_in_64_bits_is_captured_in_64_bits(kind):
     """With the casts to float32 that the module's own code writes out, and the same casts in the circuit."""
     module = build(kind).double()
-    model = sj.load(module, cache=None)
+    model = load(module)
     assert error(module, model, batch(padding="right"), "as it is") <= 1e-6
 
 
@@ -170,7 +170,7 @@ def test_weights_are_shared_and_never_copied(kind):
 @every_kind
 def test_a_change_of_a_weight_is_seen_by_the_next_run(kind):
     module = build(kind)
-    model, inputs = sj.load(module, cache=None), batch()
+    model, inputs = load(module), batch()
     before, digest = sj.run(model, inputs).logits, model.digest
     with torch.no_grad():
         next(weight for name, weight in module.named_parameters() if "0." in name and weight.dim() == 2).mul_(1.5)

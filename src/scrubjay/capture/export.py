@@ -62,7 +62,17 @@ class _Called(nn.Module):
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         """Call the module with the tensors by name."""
         named = dict(zip(self.signature.inputs, tensors, strict=True))
-        return self.signature.pick(self.module(**named, **self.signature.fixed))
+        result = self.module(**named, **self.signature.fixed)
+        try:
+            found = self.signature.pick(result)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise CaptureError(f"`pick` does not fit what the module returns, a {type(result).__name__}: {type(error).__name__}: {error}") from error
+        if not isinstance(found, torch.Tensor):
+            raise CaptureError(
+                f"a circuit gives one tensor, and a {type(found).__name__} was read off what the module returns: say with `pick` (`output=` of load) "
+                "which tensor of it is meant"
+            )
+        return found
 
 
 def capture(module: nn.Module, signature: Signature, source: str = "model") -> Captured:
@@ -78,15 +88,25 @@ def capture(module: nn.Module, signature: Signature, source: str = "model") -> C
     """
     if any(part.training for part in module.modules()):
         raise CaptureError("the module is in training mode, so dropout would be part of the circuit: call module.eval() first")
+    _check_dimensions(signature)
     program = _exported(module, signature, MODEL_DTYPE)
     names = _aliases(module)
     aliases = {f"module.{name}": first for name, first in names.items()}
-    axes = dict(signature.dynamic)
+    axes = {name: signature.dynamic[name] for name in signature.inputs}
     circuit = lift(program, source, axes, aliases, signature.result)
     circuit, constants = settled(
         circuit, constants_of(program, module), lambda: constants_of(_exported(module, signature, WIDE), module)
     )
     return Captured(circuit, _limits(program, signature), constants)
+
+
+def _check_dimensions(signature: Signature) -> None:
+    if set(signature.dynamic) != set(signature.inputs):
+        raise CaptureError(f"`dynamic` names the inputs {', '.join(signature.dynamic) or 'none'}, and `inputs` {', '.join(signature.inputs) or 'none'}: name the same")
+    for name, tensor in signature.inputs.items():
+        given = signature.dynamic[name]
+        if len(given) != tensor.dim():
+            raise CaptureError(f"`dynamic` names {len(given)} dimensions of {name!r}, and the example has {tensor.dim()}, {tuple(tensor.shape)}: None is a fixed one")
 
 
 def hollow(module: nn.Module, marker: torch.dtype = MODEL_DTYPE) -> nn.Module:

@@ -14,7 +14,7 @@ from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.places import read
 from scrubjay.circuit.recognisers import Anatomy
 from scrubjay.engine.context import Store
-from scrubjay.evidence.digest import digest_json
+from scrubjay.evidence.digest import digest_bytes, digest_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +66,23 @@ class Model:
         """Return the node of one concrete address."""
         return read(self.circuit, self.anatomy, address)
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """The fingerprint of the weights: sha256 over the names, types, shapes and bytes of all tensors that are used."""
-        from scrubjay.evidence.digest import digest_bytes  # noqa: PLC0415
+        """The fingerprint of the weights: sha256 over the names, types, shapes and bytes of all tensors that are used.
 
-        found: dict[str, object] = {}
-        for name, leaf in sorted(self.circuit.weights.items()):
-            tensor = self.stores[leaf.source].tensor(name).detach().cpu().contiguous()
-            raw = tensor.view(torch.uint8) if tensor.dim() else tensor.reshape(1).view(torch.uint8)
-            found[name] = [str(tensor.dtype), list(tensor.shape), digest_bytes(raw.numpy().tobytes())]
-        return digest_json(found)
+        It is remembered for as long as no tensor is replaced or changed in place.
+        """
+        tensors = {name: self.stores[leaf.source].tensor(name).detach() for name, leaf in sorted(self.circuit.weights.items())}
+        seen = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in tensors.items())
+        if seen not in self._digests:
+            self._digests.clear()
+            self._digests[seen] = digest_json({name: _description(tensor) for name, tensor in tensors.items()})
+        return self._digests[seen]
+
+    @cached_property
+    def _digests(self) -> dict[tuple[tuple[str, int, int], ...], str]:
+        """The last digest, by the storage and version of each tensor that it was computed from."""
+        return {}
 
     def exact(self) -> Model:
         """Return the model on the exact form of its circuit (narrow casts widened), run in 64 bits."""
@@ -87,6 +93,11 @@ class Model:
         heads = sorted(set(self.heads))
         many = "/".join(map(str, heads)) if heads else "no"
         return f"<Model {self.name}: {self.layers} layers, {many} heads, {len(self.circuit.nodes)} nodes>"
+
+
+def _description(tensor: torch.Tensor) -> list[object]:
+    plain = tensor.cpu().contiguous()
+    return [str(plain.dtype), list(plain.shape), digest_bytes(plain.reshape(-1).view(torch.uint8).numpy().tobytes())]
 
 
 def _starred(site: str) -> str:

@@ -26,7 +26,7 @@ from torch import nn
 from scrubjay.capture.export import model_dtype
 from scrubjay.evidence.digest import digest_array, digest_bytes
 
-VERSIONED = frozenset({"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", *sys.stdlib_module_names})
+VERSIONED = frozenset({"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", *sys.stdlib_module_names} - {"builtins"})
 """Top-level packages whose code is known by their version (the standard library, by Python's)."""
 
 PRIVATE_TO_TORCH = frozenset(nn.Module().__dict__) - {"training"}
@@ -197,7 +197,7 @@ def _is_code_of(item: Any, module: str) -> bool:
 
 def _installed(module: str | None) -> str | None:
     """Return the digest of the file of an installed module; None for one of the user's own."""
-    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
+    file = "" if module == "__main__" else getattr(sys.modules.get(module or ""), "__file__", None) or ""
     return _file(module or "") if {"site-packages", "dist-packages"} & set(PurePath(file).parts) else None
 
 

@@ -22,6 +22,14 @@ Put = Callable[[Node, "Node | None"], Node]
 
 
 @dataclass(frozen=True, eq=False)
+class Terms:
+    """How a place that is one term of a sum is split off: the other terms together, and the addresses of both parts."""
+
+    rest: Node | None
+    names: Mapping[str, Node]
+
+
+@dataclass(frozen=True, eq=False)
 class Place:
     """Where an address points: the value there (all positions), the node to replace, and how.
 
@@ -31,6 +39,7 @@ class Place:
     value: Node
     target: Node
     put: Put
+    terms: Terms | None = None
 
 
 def place(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
@@ -45,7 +54,7 @@ def place(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
         node = circuit.node(f"{here}attn.{address.site}")
         return _indexed(node, layer.kv_index(_number(address.part.index)))
     if isinstance(address.part, Head):
-        return _head(circuit, layer, here, address.site, layer.head_index(_number(address.part.index)))
+        return _head(circuit, layer, here, address.site, _number(address.part.index))
     raise AddressError(f"{address}: experts are not recognised in this model")
 
 
@@ -132,10 +141,11 @@ def _indexed(node: Node, at: Mapping[str, int], sizes: Mapping[str, int] | None 
     return Place(at_index(node, at), node, lambda new, mask: _where(_both(mine, mask), new, node))
 
 
-def _head(circuit: Circuit, layer: LayerAnatomy, here: str, site: str, at: Mapping[str, int]) -> Place:
+def _head(circuit: Circuit, layer: LayerAnatomy, here: str, site: str, head: int) -> Place:
+    at = layer.head_index(head)
     sizes = dict(layer.head_axes)
     if site == "out":
-        return _share(circuit.node(here + "attn.o_product"), circuit.node(here + "attn.z"), at, sizes)
+        return _share(circuit, here, head, at, sizes)
     if site in {"q_in", "k_in", "v_in"}:
         stream, read = circuit.node(here + "resid_pre"), circuit.node(f"{here}attn.{site[0]}")
         mine = selection(at, sizes)
@@ -147,19 +157,20 @@ def _head(circuit: Circuit, layer: LayerAnatomy, here: str, site: str, at: Mappi
     return _indexed(circuit.node(f"{here}attn.{site}"), at, sizes)
 
 
-def _share(product: Node, z: Node, at: Mapping[str, int], sizes: Mapping[str, int]) -> Place:
-    """A head's share of the output projection: its own product, taken out of the sum and replaced."""
+def _share(circuit: Circuit, here: str, head: int, at: Mapping[str, int], sizes: Mapping[str, int]) -> Place:
+    """A head's share of the output projection; to change it, it is first split off as a term of its own."""
+    own_address, product_address = f"{here}H{head}.out", here + "attn.o_product"
+    if own_address in circuit.table:  # split off by an earlier change
+        term = circuit.table[own_address]
+        return Place(term, term, lambda new, mask: _where(mask, new, term))
+    product, z = circuit.node(product_address), circuit.node(here + "attn.z")
     if not isinstance(product, Einsum):
-        raise AddressError("this head's output is no longer a separate product: an earlier intervention replaced the layer's output")
+        raise AddressError(f"{own_address}: this head's output is no product any more: an earlier intervention replaced the layer's output")
     own = Einsum(tuple(at_index(factor, at) for factor in product.factors), tuple(n for n in product.summed if n not in at))
     mine = selection(at, sizes)
-
-    def put(new: Node, mask: Node | None) -> Node:
-        silent = substitute([product], {z: _where(mine, Constant(0.0), z)})[product] if mine is not None else None
-        changed = new if silent is None else Add((silent, new))
-        return _where(mask, changed, product)
-
-    return Place(own, product, put)
+    rest = None if mine is None else substitute([product], {z: _where(mine, Constant(0.0), z)})[product]
+    names = {own_address: own} if rest is None else {own_address: own, product_address: rest}
+    return Place(own, product, lambda new, mask: _where(mask, new, own), Terms(rest, names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +247,13 @@ def write(circuit: Circuit, anatomy: Anatomy, address: Address, change: Callable
     mask = None if address.position is None else position_mask(circuit, address.position)
     if mask is not None and "query" not in where.value.axis_names:
         raise AddressError(f"{address}: this value has no positions to choose from")
-    return circuit.rewrite({where.target: where.put(change(where.value), mask)}, name)
+    new = where.put(change(where.value), mask)
+    if where.terms is None:
+        return circuit.rewrite({where.target: new}, name)
+    whole = new if where.terms.rest is None else Add((where.terms.rest, new))
+    changed = circuit.rewrite({where.target: whole}, name)
+    names = {address: new if node is where.value else node for address, node in where.terms.names.items()}
+    return changed.with_table({**changed.table, **names})
 
 
 def real_mask(circuit: Circuit) -> Node | None:

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node as FxNode
 
 from scrubjay.capture.lift.call import Call, dtype_name
+from scrubjay.capture.lift.einsum import einsum
 from scrubjay.capture.lift.layout import Dim, Size, Var, atoms
 from scrubjay.capture.lift.proto import Names, Proto, Value, materialised
 from scrubjay.capture.lift.table_arithmetic import ARITHMETIC
@@ -23,7 +24,7 @@ from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Input, Opaque, Weight
 from scrubjay.errors import AddressError, CaptureError
 
-TABLE = {**LAYOUT, **ARITHMETIC}
+TABLE = {**LAYOUT, **ARITHMETIC, "einsum": einsum}
 SILENT = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
 """Operators that compute nothing: they check what export already recorded."""
 

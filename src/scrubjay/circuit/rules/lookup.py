@@ -77,9 +77,11 @@ def _taken(node: Node, at: Node | int, axis: str) -> Node:
 def _passes(node: Node, at: Node | int, axis: str) -> bool:
     if isinstance(node, Input | Weight | Constant | Iota) or axis in node.acts_along:
         return False
-    if isinstance(node, Gather) and node.axis != axis and axis not in node.source.axis_names and isinstance(at, int):
+    if isinstance(at, int):
         return True
-    return isinstance(at, int) or not node.acts_along & at.axis_names
+    if isinstance(node, Gather) and not at.axis_names <= node.source.axis_names:
+        return False  # the source would be multiplied by the axes of the choice
+    return not node.acts_along & at.axis_names
 
 
 def _push(source: Node, at: Node | int, axis: str, pushed: dict[tuple[Node, Node | int], Node]) -> Node:
