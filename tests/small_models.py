@@ -11,13 +11,12 @@ import copy
 import functools
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 import scrubjay as sj
@@ -29,6 +28,8 @@ KINDS = ("gpt2", "llama", "bert")
 VOCABULARY, CONTEXT, LAYERS, HEADS, WIDTH, HIDDEN = 101, 64, 2, 4, 32, 48
 KV_HEADS = {"gpt2": 4, "llama": 2, "bert": 4}
 EPSILON = 1e-5
+
+Change = Callable[[Tensor], Tensor]
 
 FOLDER = tempfile.TemporaryDirectory(prefix="scrubjay-tests-")
 atexit.register(FOLDER.cleanup)
@@ -129,54 +130,124 @@ def wide(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).double()
 
 
-@contextmanager
-def hooked(table: dict[nn.Module, Any]) -> Iterator[None]:
-    """Put a forward hook on each module for a while: `hook(module, args, output)` as torch calls it."""
-    handles = [module.register_forward_hook(hook) for module, hook in table.items()]
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """Where a torch module has a value: the input or output of one of its parts, or some columns of it."""
+
+    part: Any
+    of_input: bool = False
+    columns: tuple[int, int] | None = None
+
+
+def spots(kind: str, module: Any) -> dict[str, Spot]:
+    """Return the spots of the whole values of a model, by address; q, k, v and z have their heads side by side."""
+    find = {"gpt2": _gpt2, "llama": _llama, "bert": _bert}[kind]
+    return find(module)
+
+
+def _gpt2(module: Any) -> dict[str, Spot]:
+    base = module.transformer
+    found = {"embed": Spot(base.wte), "pos_embed": Spot(base.wpe), "ln_f": Spot(base.ln_f, of_input=True)}
+    for layer, block in enumerate(base.h):
+        stretch = {name: (place * WIDTH, (place + 1) * WIDTH) for place, name in enumerate("qkv")}
+        found |= {f"L{layer}.attn.{name}": Spot(block.attn.c_attn, columns=columns) for name, columns in stretch.items()}
+        found |= _layer(layer, block, block.attn, block.attn.c_proj, block.ln_1, block.ln_2)
+        found |= _mlp(layer, block.mlp, block.mlp.c_fc, block.mlp.c_proj, block.ln_2)
+    return found
+
+
+def _llama(module: Any) -> dict[str, Spot]:
+    base = module.model
+    found = {"embed": Spot(base.embed_tokens), "ln_f": Spot(base.norm, of_input=True)}
+    for layer, block in enumerate(base.layers):
+        attention, norm, mlp = block.self_attn, block.post_attention_layernorm, block.mlp
+        found |= {f"L{layer}.attn.{name}": Spot(getattr(attention, f"{name}_proj")) for name in "qkv"}
+        found |= _layer(layer, block, attention, attention.o_proj, block.input_layernorm, norm)
+        found |= _mlp(layer, mlp, mlp.gate_proj, mlp.down_proj, norm)
+        found |= {f"L{layer}.mlp.gate": Spot(mlp.gate_proj), f"L{layer}.mlp.up": Spot(mlp.up_proj)}
+    return found
+
+
+def _layer(layer: int, block: Any, attention: Any, o: Any, ln1: Any, ln2: Any) -> dict[str, Spot]:
+    """Return the spots of a layer whose norms stand before what reads them."""
+    sites = {
+        "resid_pre": Spot(block, of_input=True),
+        "resid_mid": Spot(ln2, of_input=True),
+        "resid_post": Spot(block),
+        "attn.z": Spot(o, of_input=True),
+        "attn.o": Spot(o),
+        "attn.out": Spot(attention),
+        "ln1": Spot(ln1, of_input=True),
+        "ln2": Spot(ln2, of_input=True),
+    }
+    return {f"L{layer}.{site}": spot for site, spot in sites.items()}
+
+
+def _mlp(layer: int, mlp: Any, up: Any, down: Any, reads: Any) -> dict[str, Spot]:
+    sites = {"in": Spot(reads, of_input=True), "pre": Spot(up), "post": Spot(down, of_input=True), "out": Spot(mlp)}
+    return {f"L{layer}.mlp.{site}": spot for site, spot in sites.items()}
+
+
+def _bert(module: Any) -> dict[str, Spot]:
+    base = module.bert
+    found = {"embed": Spot(base.embeddings.word_embeddings), "pos_embed": Spot(base.embeddings.position_embeddings)}
+    for layer, block in enumerate(base.encoder.layer):
+        attention, close = block.attention, block.output
+        names = {"q": attention.self.query, "k": attention.self.key, "v": attention.self.value}
+        found |= {f"L{layer}.attn.{name}": Spot(part) for name, part in names.items()}
+        dense, norm = attention.output.dense, attention.output.LayerNorm
+        found |= _layer(layer, block, dense, dense, norm, close.LayerNorm)
+        # the norms follow the sums: resid_mid and resid_post are the sums themselves
+        found |= {f"L{layer}.resid_mid": Spot(norm, of_input=True), f"L{layer}.resid_post": Spot(close.LayerNorm, of_input=True)}
+        found |= _mlp(layer, close.dense, block.intermediate.dense, close.dense, block.intermediate.dense)
+    return found
+
+
+def values(module: nn.Module, table: dict[str, Spot], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values at spots, in one run of the module."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Change:
+        return lambda value: found.__setitem__(name, value.detach()) or value
+
+    with_changes(module, [(spot, keep(name)) for name, spot in table.items()], inputs)
+    return found
+
+
+def with_changes(
+    module: nn.Module, changes: Sequence[tuple[Spot, Change]], inputs: dict[str, Tensor], *, gradients: bool = False
+) -> Tensor:
+    """Return the logits of the module with values at spots changed by functions, in order, as hooks see them."""
+    handles = [_hook(spot, change) for spot, change in changes]
     try:
-        yield
+        with torch.set_grad_enabled(gradients):
+            return module(**inputs, return_dict=True).logits
     finally:
         for handle in handles:
             handle.remove()
 
 
-def first(output: Any) -> Tensor:
-    """Return the tensor of a module's output, or the first of several."""
-    return output[0] if isinstance(output, tuple) else output
+def _hook(spot: Spot, change: Change) -> Any:
+    def new(value: Tensor) -> Tensor:
+        if spot.columns is None:
+            return change(value)
+        first, end = spot.columns
+        return torch.cat([value[..., :first], change(value[..., first:end]), value[..., end:]], -1)
+
+    if not spot.of_input:
+        return spot.part.register_forward_hook(
+            lambda _part, _args, output: (new(output[0]), *output[1:]) if isinstance(output, tuple) else new(output)
+        )
+
+    def before(_part: Any, args: Any, kwargs: Any) -> Any:
+        if args:
+            return (new(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": new(kwargs["hidden_states"])}
+
+    return spot.part.register_forward_pre_hook(before, with_kwargs=True)
 
 
-def kept(module: nn.Module, parts: dict[str, nn.Module], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the outputs of parts of a module in one run of it."""
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        return lambda _module, _args, output: found.__setitem__(name, first(output).detach())
-
-    with hooked({part: keep(name) for name, part in parts.items()}):
-        logits_of(module, inputs)
-    return found
-
-
-def read(module: nn.Module, parts: dict[str, nn.Module], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what parts of a module are given, in one run of it."""
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(_module: Any, args: Any, kwargs: Any) -> None:
-            found[name] = (args[0] if args else kwargs["hidden_states"]).detach()
-
-        return hook
-
-    handles = [part.register_forward_pre_hook(keep(name), with_kwargs=True) for name, part in parts.items()]
-    try:
-        logits_of(module, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def heads_of(value: Tensor, heads: int) -> Tensor:
+def by_head(value: Tensor, heads: int) -> Tensor:
     """Return (batch, query, head * d_head) as (batch, query, head, d_head)."""
     return value.unflatten(-1, (heads, -1))
 
@@ -185,4 +256,4 @@ def activation(kind: str, value: Tensor) -> Tensor:
     """Return the family's activation, written out: tanh GELU, SiLU, exact GELU."""
     if kind == "gpt2":
         return 0.5 * value * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (value + 0.044715 * value**3)))
-    return functional.silu(value) if kind == "llama" else 0.5 * value * (1 + torch.erf(value / 2**0.5))
+    return value * torch.sigmoid(value) if kind == "llama" else 0.5 * value * (1 + torch.erf(value / 2**0.5))

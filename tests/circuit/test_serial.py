@@ -23,6 +23,7 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Custom,
     Einsum,
     Gather,
     Index,
@@ -62,6 +63,7 @@ EXAMPLES: dict[type[Node], Node] = {
     Merge: Merge(X, ("model", "query"), Axis("flat", "4*query + 4")),
     Map: Map("softplus", (X,), (1, 20.0)),
     Along: Along("rms", X, ("model",), (1e-5,)),
+    Custom: Custom("model", "probe", X, ("model", "batch", "query")),
     Opaque: Opaque("aten.sort.default", (X,), (((BATCH,), (), (QUERY, MODEL)),), '[[{"operand": 0}], {}]', 1, ((BATCH,), (QUERY, MODEL))),
 }
 
@@ -117,7 +119,7 @@ def test_a_long_chain_is_read_without_recursion() -> None:
 def test_sources_are_given_their_names_here() -> None:
     text = stored(Circuit({"output": Weight("local-17", "w", ())}))
     assert from_json(text, {"local-17": "sha256:0"}).roots["output"] is Weight("sha256:0", "w", ())
-    with pytest.raises(CircuitError, match=r"weight 'w' is in the store 'local-17'.*told of 'model'.*token is refused elsewhere"):
+    with pytest.raises(CircuitError, match=r"Weight 'w' is in the store 'local-17'.*told of 'model'.*token is refused elsewhere"):
         from_json(text, {"model": "model"})
 
 

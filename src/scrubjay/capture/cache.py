@@ -25,8 +25,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-import scrubjay
-from scrubjay import __version__
 from scrubjay.capture.export import Captured, Signature, capture
 from scrubjay.capture.structure import Description
 from scrubjay.circuit.serial import from_json, to_json
@@ -36,6 +34,7 @@ from scrubjay.evidence.digest import digest_bytes, digest_json
 FORMAT = "scrubjay.captured"
 VERSION = 1
 SOURCE = "model"
+PACKAGES = ("scrubjay", "torch", "transformers")
 
 
 def default_folder() -> Path:
@@ -60,7 +59,7 @@ def key(module: nn.Module, signature: Signature, facts: Mapping[str, object] | N
     """
     seen = Description(module)
     described = {
-        "versions": {"python": platform.python_version(), "scrubjay": [__version__, _own_code()], **{name: version(name) for name in ("torch", "transformers")}},
+        "versions": {"python": platform.python_version(), "code": _own_code(), **{name: version(name) for name in PACKAGES}},
         "format": VERSION,
         "default": str(torch.get_default_dtype()),
         "modules": seen.modules(),
@@ -76,7 +75,7 @@ def key(module: nn.Module, signature: Signature, facts: Mapping[str, object] | N
 @functools.cache
 def _own_code() -> str:
     """Return the digest of the code that makes circuits: between releases it changes and the version does not."""
-    package = Path(scrubjay.__file__).parent
+    package = Path(__file__).parents[1]
     files = sorted(path for folder in ("capture", "circuit") for path in (package / folder).rglob("*.py"))
     return digest_json({path.relative_to(package).as_posix(): digest_bytes(path.read_bytes()) for path in files})
 

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 from scrubjay.capture.lift.call import MODEL_DTYPE
 from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import mapped_roots, substitute
+from scrubjay.circuit.graph import substitute
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Constant, Map, Weight
 from scrubjay.errors import CaptureError
@@ -47,9 +47,10 @@ def settled(
     `again()` gives the constants of the same module captured in 64 bits; it is called only when one is needed. Raises
     `CaptureError` where the numbers depend on the type in a way that a circuit for every type cannot say.
     """
-    rounded = [name for name, tensor in constants.items() if tensor.dtype == MODEL_DTYPE and name in circuit.weights]
+    used = {name: tensor for name, tensor in constants.items() if name in circuit.weights}
+    rounded = [name for name, tensor in used.items() if tensor.dtype == MODEL_DTYPE]
     if not rounded:
-        return circuit, {name: tensor for name, tensor in constants.items() if name in circuit.weights}
+        return circuit, used
     exact, changes = again(), dict[Node, Node]()
     if exact.keys() != constants.keys():
         raise CaptureError(
@@ -59,10 +60,10 @@ def settled(
     for name in rounded:
         leaf = circuit.weights[name]
         changes[leaf] = _unrounded(leaf, exact[name])
-    made = substitute(tuple(circuit.roots.values()), changes)
-    roots = dict(zip(circuit.roots, mapped_roots(made, circuit.roots.values()), strict=True))
-    circuit = Circuit(roots, {}, circuit.removed, circuit.history)
-    return circuit, {name: exact[name] if name in rounded else tensor for name, tensor in constants.items() if name in circuit.weights}
+    made = substitute((*circuit.roots.values(), *circuit.table.values()), changes)
+    roots = {name: made[node] for name, node in circuit.roots.items()}
+    table = {address: made[node] for address, node in circuit.table.items()}
+    return Circuit(roots, table, circuit.removed, circuit.history), {name: exact[name] if name in rounded else tensor for name, tensor in used.items()}
 
 
 def _unrounded(leaf: Weight, exact: torch.Tensor) -> Node:

@@ -21,7 +21,7 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import KINDS, Weight
+from scrubjay.circuit.ops import KINDS
 from scrubjay.errors import CircuitError, near
 
 FORMAT = "scrubjay.circuit"
@@ -67,7 +67,7 @@ def from_json(data: Json, sources: Mapping[str, str]) -> Circuit:
 
     Args:
         data: what `json.loads` gave.
-        sources: for every source of weights named in the text, the name it gets here. A source may be a token that means
+        sources: for every store that a leaf of the text is in (a `source`), the name it gets here. A source may be a token that means
             something only in the process that wrote it, so one that is not listed is refused.
 
     Raises `CircuitError` for anything that is not a well-formed circuit of this version.
@@ -134,18 +134,18 @@ def _read(item: Json, place: int, made: Sequence[Node], sources: Mapping[str, st
             values[name] = codec.read(value, made)
         except CircuitError as error:
             raise CircuitError(f"{where}, a {kind.__name__}: its field {name!r} holds {error}") from error
-    if kind is Weight:
-        values["source"] = _source(values["source"], values["name"], sources)
+    if isinstance(values.get("source"), str):  # a store, and not an operand of that name
+        values["source"] = _source(values["source"], f"{kind.__name__} {values.get('name')!r}", sources)
     try:
         return kind(**values)
     except CircuitError as error:
         raise CircuitError(f"{where} is ill-formed: {error}") from error
 
 
-def _source(source: str, name: str, sources: Mapping[str, str]) -> str:
+def _source(source: str, what: str, sources: Mapping[str, str]) -> str:
     if source not in sources:
         raise CircuitError(
-            f"weight {name!r} is in the store {source!r}, and this reading was told of {', '.join(map(repr, sources)) or 'none'}: a local "
+            f"{what} is in the store {source!r}, and this reading was told of {', '.join(map(repr, sources)) or 'none'}: a local "
             f"token is refused elsewhere, so say in `sources` what {source!r} is to be called here"
         )
     return sources[source]

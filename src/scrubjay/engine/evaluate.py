@@ -42,6 +42,7 @@ def evaluate(
     known: Mapping[Node, Array] | None = None,
     progress: Callable[[int, int], None] | None = None,
     differentiable: bool = False,
+    sizes: Mapping[str, int] | None = None,
 ) -> Evaluated:
     """Return the values of `nodes`.
 
@@ -55,13 +56,14 @@ def evaluate(
         progress: called with (nodes done, nodes in all).
         differentiable: make values of floating type that were asked for part of one autograd graph, so that gradients can be
             taken at them even where no weight asks for any.
+        sizes: sizes of symbols that no input below `nodes` tells, as where an intervention has replaced all that reads one.
 
     Values are freed by liveness: a value lives until its last reader has run. Raises `EvaluationError` for a missing
     input, or one of another size than a second input says.
     """
     known = known or {}
     order = topological(nodes, stop=known)
-    context = Context(stores, dtype, torch.device(device) if device is not None else None, _sizes(order, inputs), inputs)
+    context = Context(stores, dtype, torch.device(device) if device is not None else None, {**(sizes or {}), **input_sizes(order, inputs)}, inputs)
     wanted = set(nodes)
     left = Counter(operand for node in order if node not in known for operand in dict.fromkeys(node.operands))
     live: dict[Node, Array] = {}
@@ -98,8 +100,8 @@ def _tracked(value: Array) -> Array:
     return Array(tensor.detach().requires_grad_(), value.names)
 
 
-def _sizes(order: Sequence[Node], inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Return the size of every symbol, read off the inputs."""
+def input_sizes(order: Sequence[Node], inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Return the size of every symbol, read off the inputs among some nodes; raise `EvaluationError` where two disagree."""
     sizes: dict[str, int] = {}
     seen: dict[str, str] = {}
     for node in order:

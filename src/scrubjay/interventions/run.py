@@ -14,7 +14,7 @@ from scrubjay.circuit.address import Address, Position, Range, expand, parse
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.places import place
 from scrubjay.engine.array import Array
-from scrubjay.engine.evaluate import evaluate
+from scrubjay.engine.evaluate import evaluate, input_sizes
 from scrubjay.engine.progress import progress_after
 from scrubjay.errors import AddressError, InputError
 from scrubjay.interventions.apply import applied
@@ -63,8 +63,10 @@ class Run:
         The run must have been made with `differentiable=True`.
         """
         (address,) = self.model.addresses(text)
+        if not self.nodes:
+            raise InputError(f"{address}: this run keeps no gradients: sj.run(..., differentiable=True, keep=[{text!r}])")
         if str(address) not in self.nodes:
-            raise AddressError(f"{address} was not kept by this run, so no gradient can be taken there: keep it")
+            raise AddressError(f"{address} was not kept by this run, so no gradient can be taken there: sj.run(..., keep=[{text!r}]); kept: {', '.join(self.nodes)}")
         node, value = self.nodes[str(address)]
         tensor = value.as_tensor()
         if not tensor.requires_grad:
@@ -114,7 +116,10 @@ def run(
     targets = {str(a): place(changed.circuit, changed.anatomy, a).target for a in wanted} if differentiable else {}
     asked = list(dict.fromkeys([*nodes.values(), *targets.values()]))
     with nullcontext() if differentiable else torch.no_grad(), progress_after(2.0, f"running {model.name}") as progress:
-        done = evaluate(asked, tensors, changed.stores, dtype=changed.dtype, device=changed.device, progress=progress, differentiable=differentiable)
+        done = evaluate(
+            asked, tensors, changed.stores, dtype=changed.dtype, device=changed.device, progress=progress, differentiable=differentiable,
+            sizes=input_sizes(list(model.circuit.inputs.values()), tensors),
+        )  # fmt: skip
     values = {name: shown(node, done[node]) for name, node in nodes.items()}
     return Run(changed, tensors, values, {name: (node, done[node]) for name, node in targets.items()}, done.evaluated)
 

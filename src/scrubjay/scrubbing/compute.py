@@ -33,6 +33,7 @@ class Computed:
     sample_nodes: int
 
 
+@torch.no_grad()
 def compute(
     model: Model, roots: Sequence[Node], data: Dataset, table: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None
 ) -> Computed:
