@@ -36,7 +36,8 @@ _HOMES = {
     "Feature": "scrubjay.claims.data",
     "Hypothesis": "scrubjay.claims.hypothesis",
     **dict.fromkeys(
-        ("Run", "add", "apply", "edit", "mean", "patch", "project_out", "replace", "resample", "run", "splice", "zero"), "scrubjay.interventions"
+        ("Run", "add", "apply", "edit", "mean", "patch", "project_out", "replace", "resample", "run", "splice", "zero"),
+        "scrubjay.interventions",
     ),
     "ScrubResult": "scrubjay.scrubbing",
     "scrub": "scrubjay.scrubbing",

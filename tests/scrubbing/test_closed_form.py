@@ -50,14 +50,21 @@ def data() -> Dataset:
         "z2>3": z2 > 3,
     }
     labels = ((z1 > 3) | (z2 > 3)).astype(np.int64)
-    return Dataset("grid", {"z1": z1, "z2": z2, "z3": z3}, labels, {name: Feature(name, np.asarray(values)) for name, values in features.items()})
+    return Dataset(
+        "grid",
+        {"z1": z1, "z2": z2, "z3": z3},
+        labels,
+        {name: Feature(name, np.asarray(values)) for name, values in features.items()},
+    )
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="none")
 
 
-def exact(a_agrees: Callable[[int], object] | None, b_agrees: Callable[[int], object] | None, swapped: bool = False) -> float:
+def exact(
+    a_agrees: Callable[[int], object] | None, b_agrees: Callable[[int], object] | None, swapped: bool = False
+) -> float:
     """The scrubbed loss by enumeration: A and B are averaged over the values that agree with the reference, z3 over all."""
 
     def chance(agrees: Callable[[int], object] | None, z: int) -> float:
@@ -67,7 +74,9 @@ def exact(a_agrees: Callable[[int], object] | None, b_agrees: Callable[[int], ob
     total = 0.0
     for z1, z2 in itertools.product(range(8), repeat=2):
         label = z1 > 3 or z2 > 3
-        one, two = (chance(a_agrees, z2), chance(b_agrees, z1)) if swapped else (chance(a_agrees, z1), chance(b_agrees, z2))
+        one, two = (
+            (chance(a_agrees, z2), chance(b_agrees, z1)) if swapped else (chance(a_agrees, z1), chance(b_agrees, z2))
+        )
         true = 1 - (1 - one) * (1 - two)
         for either, weight in ((1, true), (0, 1 - true)):
             for z3 in range(8):
@@ -131,10 +140,16 @@ def test_adding_a_claim_changes_no_other_draw(model: Model, data: Dataset) -> No
 BAD = {
     "no such feature": (lambda top: top.reads("a", ".a", "z1>33", via="all"), "no feature 'z1>33'.*did you mean"),
     "no such site": (lambda top: top.reads("a", ".aa", "z1>3", via="all"), "claim 'a'.*\\.aa"),
-    "twice": (lambda top: (top.reads("a", ".a", "z1>3", via="all"), top.reads("b", ".a", "z2>3", via="all")), "claimed twice"),
+    "twice": (
+        lambda top: (top.reads("a", ".a", "z1>3", via="all"), top.reads("b", ".a", "z2>3", via="all")),
+        "claimed twice",
+    ),
     "direct": (lambda top: top.reads("a", ".a", "z1>3"), "use via='all'"),
     "via": (lambda top: top.reads("a", ".a", "z1>3", via="some"), "via='some'"),
-    "same name": (lambda top: (top.reads("a", ".a", "z1>3", via="all"), top.reads("a", ".b", "z2>3", via="all")), "called 'a' already"),
+    "same name": (
+        lambda top: (top.reads("a", ".a", "z1>3", via="all"), top.reads("a", ".b", "z2>3", via="all")),
+        "called 'a' already",
+    ),
 }
 
 

@@ -54,7 +54,9 @@ def data() -> Dataset:
     return Dataset("left padded", {"input_ids": ids, "attention_mask": mask}, ids[:, 0] % 5, features)
 
 
-def stream(module: LlamaForCausalLM, data: Dataset, rows: np.ndarray, layer: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def stream(
+    module: LlamaForCausalLM, data: Dataset, rows: np.ndarray, layer: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return what a layer reads on some rows, and the run's own pieces."""
     seen: dict[str, torch.Tensor] = {}
     ids, mask = (torch.from_numpy(np.array(data.inputs[name][rows])) for name in ("input_ids", "attention_mask"))
@@ -62,10 +64,16 @@ def stream(module: LlamaForCausalLM, data: Dataset, rows: np.ndarray, layer: int
     block = module.model.layers[layer]
     last = module.model.layers[-1]
     hooks = [
-        block.register_forward_pre_hook(lambda _, args, kwargs: seen.update(read=args[0] if args else kwargs["hidden_states"]), with_kwargs=True),
+        block.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.update(read=args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+        ),
         block.self_attn.o_proj.register_forward_pre_hook(lambda _, args: seen.update(z=args[0])),
-        block.self_attn.register_forward_pre_hook(lambda _, args, kwargs: seen.update(mask=kwargs["attention_mask"]), with_kwargs=True),
-        last.register_forward_hook(lambda _, args, out: seen.update(last=out if isinstance(out, torch.Tensor) else out[0])),
+        block.self_attn.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.update(mask=kwargs["attention_mask"]), with_kwargs=True
+        ),
+        last.register_forward_hook(
+            lambda _, args, out: seen.update(last=out if isinstance(out, torch.Tensor) else out[0])
+        ),
     ]
     with torch.no_grad():
         seen["logits"] = module(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
@@ -75,7 +83,9 @@ def stream(module: LlamaForCausalLM, data: Dataset, rows: np.ndarray, layer: int
     return seen["read"], seen
 
 
-def head_of_three(module: LlamaForCausalLM, layer: int, q_from: torch.Tensor, k_from: torch.Tensor, rest: dict[str, torch.Tensor]) -> torch.Tensor:
+def head_of_three(
+    module: LlamaForCausalLM, layer: int, q_from: torch.Tensor, k_from: torch.Tensor, rest: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """Return the head's output when queries, keys, and everything else come from three data, by the formulas."""
     block = module.model.layers[layer]
     attention, width = block.self_attn, module.config.hidden_size // 4
@@ -84,7 +94,11 @@ def head_of_three(module: LlamaForCausalLM, layer: int, q_from: torch.Tensor, k_
         return linear(block.input_layernorm(values)).unflatten(-1, (many, width)).transpose(1, 2)
 
     with torch.no_grad():
-        q, k, v = heads(attention.q_proj, q_from, 4), heads(attention.k_proj, k_from, 2), heads(attention.v_proj, rest["read"], 2)
+        q, k, v = (
+            heads(attention.q_proj, q_from, 4),
+            heads(attention.k_proj, k_from, 2),
+            heads(attention.v_proj, rest["read"], 2),
+        )
         cos, sin = module.model.rotary_emb(v, rest["positions"])
         q, k = apply_rotary_pos_emb(q, k, cos, sin)
         scores = q[:, HEAD] @ k[:, HEAD // GROUP].transpose(1, 2) / math.sqrt(width) + rest["mask"][:, 0]
@@ -123,7 +137,9 @@ def test_three_data_meet_at_one_node_as_in_brute_force(module: LlamaForCausalLM,
         expected = module.lm_head(module.model.norm(other["last"][:, -1] - old + new))
     scale = float(expected.abs().max())
     assert float((found.values[0] - expected).abs().max()) <= 1e-5 * scale
-    assert float((found.values[0] - other["logits"][:, -1]).abs().max()) > 1e-2 * scale, "the claim must matter for the check to mean anything"
+    assert float((found.values[0] - other["logits"][:, -1]).abs().max()) > 1e-2 * scale, (
+        "the claim must matter for the check to mean anything"
+    )
     for value, source in zip(found.values[1:], ("reference", "floor"), strict=True):
         plain = stream(module, data, table[source], 1)[1]["logits"][:, -1]
         assert float((value - plain).abs().max()) <= 1e-5 * scale

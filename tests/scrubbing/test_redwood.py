@@ -34,7 +34,11 @@ def kit_module(folder: Path) -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def model(kit: Path) -> Model:
     ids = torch.zeros(2, 12, dtype=torch.long)
-    return sj.load(kit_module(kit / "models/paren_balance"), inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)}, cache=None)
+    return sj.load(
+        kit_module(kit / "models/paren_balance"),
+        inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        cache=None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +69,14 @@ def test_the_published_loss_is_found(model: Model, data: Dataset, name: str) -> 
     published, error = PUBLISHED[name]
     z = (result.scrubbed - published) / np.hypot(error, result.standard_error)
     if abs(z) > 2:
-        warnings.warn(f"experiment {name}: {result.scrubbed:.3f}, published {published} ± {error}: z = {z:.1f}", UserWarning, stacklevel=1)
-    assert abs(z) <= 4, f"experiment {name}: {result.scrubbed:.3f} ± {result.standard_error:.3f}, published {published} ± {error}"
+        warnings.warn(
+            f"experiment {name}: {result.scrubbed:.3f}, published {published} ± {error}: z = {z:.1f}",
+            UserWarning,
+            stacklevel=1,
+        )
+    assert abs(z) <= 4, (
+        f"experiment {name}: {result.scrubbed:.3f} ± {result.standard_error:.3f}, published {published} ± {error}"
+    )
     assert abs(result.floor - 4.30) <= 4 * np.hypot(0.12, result.floor_error)
     assert abs(result.constant - 0.577) < 0.02, "entropy of labels that are 26.4% balanced"
 

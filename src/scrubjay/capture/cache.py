@@ -59,11 +59,18 @@ def key(module: nn.Module, signature: Signature, facts: Mapping[str, object] | N
     """
     seen = Description(module)
     described = {
-        "versions": {"python": platform.python_version(), "code": _own_code(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "code": _own_code(),
+            **{name: version(name) for name in PACKAGES},
+        },
         "format": VERSION,
         "default": str(torch.get_default_dtype()),
         "modules": seen.modules(),
-        "inputs": [[name, str(tensor.dtype), list(tensor.shape), list(signature.dynamic[name])] for name, tensor in signature.inputs.items()],
+        "inputs": [
+            [name, str(tensor.dtype), list(tensor.shape), list(signature.dynamic[name])]
+            for name, tensor in signature.inputs.items()
+        ],
         "fixed": seen.value(dict(signature.fixed), "fixed"),
         "pick": seen.value(signature.pick, "pick"),
         "result": signature.result,
@@ -81,7 +88,11 @@ def _own_code() -> str:
 
 
 def cached(
-    module: nn.Module, signature: Signature, folder: Path | None, facts: Mapping[str, object] | None = None, source: str = SOURCE
+    module: nn.Module,
+    signature: Signature,
+    folder: Path | None,
+    facts: Mapping[str, object] | None = None,
+    source: str = SOURCE,
 ) -> Captured:
     """Return the captured circuit of a module, from the folder if it is there, else captured and put there.
 
@@ -112,7 +123,12 @@ def _read(place: Path, source: str) -> Captured | None:
     """Return what a file holds, or None where there is no file, or it is damaged and to be replaced."""
     try:
         data = json.loads(place.read_bytes())
-        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION or _digest(data.get("body")) != data.get("digest"):
+        if (
+            not isinstance(data, dict)
+            or data.get("format") != FORMAT
+            or data.get("version") != VERSION
+            or _digest(data.get("body")) != data.get("digest")
+        ):
             return None
         body: dict[str, Any] = data["body"]
         constants: dict[str, torch.Tensor] = {}
@@ -128,9 +144,19 @@ def _read(place: Path, source: str) -> Captured | None:
 
 
 def _write(place: Path, captured: Captured, source: str) -> None:
-    content = save({name: tensor.contiguous() for name, tensor in captured.constants.items()}) if captured.constants else None
-    circuit = to_json(captured.circuit) if source == SOURCE else to_json(from_json(to_json(captured.circuit), {source: SOURCE}))
-    body = {"circuit": circuit, "limits": dict(captured.limits), "constants": None if content is None else digest_bytes(content)}
+    content = (
+        save({name: tensor.contiguous() for name, tensor in captured.constants.items()}) if captured.constants else None
+    )
+    circuit = (
+        to_json(captured.circuit)
+        if source == SOURCE
+        else to_json(from_json(to_json(captured.circuit), {source: SOURCE}))
+    )
+    body = {
+        "circuit": circuit,
+        "limits": dict(captured.limits),
+        "constants": None if content is None else digest_bytes(content),
+    }
     data = {"format": FORMAT, "version": VERSION, "digest": _digest(body), "body": body}
     if content is not None:
         _put(place.with_suffix(".safetensors"), content)

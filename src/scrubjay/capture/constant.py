@@ -63,7 +63,9 @@ def settled(
     made = substitute((*circuit.roots.values(), *circuit.table.values()), changes)
     roots = {name: made[node] for name, node in circuit.roots.items()}
     table = {address: made[node] for address, node in circuit.table.items()}
-    return Circuit(roots, table, circuit.removed, circuit.history), {name: exact[name] if name in rounded else tensor for name, tensor in used.items()}
+    return Circuit(roots, table, circuit.removed, circuit.history), {
+        name: exact[name] if name in rounded else tensor for name, tensor in used.items()
+    }
 
 
 def _unrounded(leaf: Weight, exact: torch.Tensor) -> Node:

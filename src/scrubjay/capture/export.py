@@ -66,7 +66,9 @@ class _Called(nn.Module):
         try:
             found = self.signature.pick(result)
         except (AttributeError, LookupError, TypeError) as error:
-            raise CaptureError(f"`pick` does not fit what the module returns, a {type(result).__name__}: {type(error).__name__}: {error}") from error
+            raise CaptureError(
+                f"`pick` does not fit what the module returns, a {type(result).__name__}: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(found, torch.Tensor):
             raise CaptureError(
                 f"a circuit gives one tensor, and a {type(found).__name__} was read off what the module returns: say with `pick` (`output=` of load) "
@@ -87,7 +89,9 @@ def capture(module: nn.Module, signature: Signature, source: str = "model") -> C
     that is no tensor.
     """
     if any(part.training for part in module.modules()):
-        raise CaptureError("the module is in training mode, so dropout would be part of the circuit: call module.eval() first")
+        raise CaptureError(
+            "the module is in training mode, so dropout would be part of the circuit: call module.eval() first"
+        )
     _check_dimensions(signature)
     program = _exported(module, signature, MODEL_DTYPE)
     names = _aliases(module)
@@ -102,11 +106,15 @@ def capture(module: nn.Module, signature: Signature, source: str = "model") -> C
 
 def _check_dimensions(signature: Signature) -> None:
     if set(signature.dynamic) != set(signature.inputs):
-        raise CaptureError(f"`dynamic` names the inputs {', '.join(signature.dynamic) or 'none'}, and `inputs` {', '.join(signature.inputs) or 'none'}: name the same")
+        raise CaptureError(
+            f"`dynamic` names the inputs {', '.join(signature.dynamic) or 'none'}, and `inputs` {', '.join(signature.inputs) or 'none'}: name the same"
+        )
     for name, tensor in signature.inputs.items():
         given = signature.dynamic[name]
         if len(given) != tensor.dim():
-            raise CaptureError(f"`dynamic` names {len(given)} dimensions of {name!r}, and the example has {tensor.dim()}, {tuple(tensor.shape)}: None is a fixed one")
+            raise CaptureError(
+                f"`dynamic` names {len(given)} dimensions of {name!r}, and the example has {tensor.dim()}, {tuple(tensor.shape)}: None is a fixed one"
+            )
 
 
 def hollow(module: nn.Module, marker: torch.dtype = MODEL_DTYPE) -> nn.Module:
@@ -138,7 +146,9 @@ def _exported(module: nn.Module, signature: Signature, marker: torch.dtype) -> t
     """Export a hollow copy of the module, weights and floating inputs of the module's type in the type `marker`."""
     twin, main = _Called(hollow(module, marker), signature), model_dtype(module)
     shapes = tuple(
-        {place: torch.export.Dim.DYNAMIC for place, name in enumerate(signature.dynamic[key]) if name is not None} or None for key in signature.inputs
+        {place: torch.export.Dim.DYNAMIC for place, name in enumerate(signature.dynamic[key]) if name is not None}
+        or None
+        for key in signature.inputs
     )
     plain = [tensor.detach().cpu() for tensor in signature.inputs.values()]
     examples = tuple(tensor.to(marker) if tensor.dtype == main else tensor for tensor in plain)
@@ -161,7 +171,9 @@ def _explained(error: Exception) -> str:
     elif "specialized" in str(error) or "ConstraintViolation" in kind:
         advice = "a dimension named in `dynamic` is in truth fixed: leave it None there, or give an example of the right size"
     else:
-        advice = "check that the arguments in `inputs` are named as forward() names them, and that the module runs on them"
+        advice = (
+            "check that the arguments in `inputs` are named as forward() names them, and that the module runs on them"
+        )
     return f"torch.export could not capture the module: {advice} ({kind}: {text})"
 
 
@@ -169,7 +181,10 @@ def _aliases(module: nn.Module) -> dict[str, str]:
     """Return, for every parameter and buffer name, the first name of the same tensor (tied weights are one leaf)."""
     first: dict[int, str] = {}
     names: dict[str, str] = {}
-    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]:
+    for name, tensor in [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]:
         names[name] = first.setdefault(id(tensor), name)
     return names
 
@@ -182,7 +197,11 @@ def _limits(program: torch.export.ExportedProgram, signature: Signature) -> dict
             if name is None or not isinstance(size, torch.SymInt):
                 continue
             bounds = program.range_constraints.get(size.node.expr)
-            upper = None if bounds is None or not bounds.upper.is_Integer or int(bounds.upper) >= 2**31 else int(bounds.upper)
+            upper = (
+                None
+                if bounds is None or not bounds.upper.is_Integer or int(bounds.upper) >= 2**31
+                else int(bounds.upper)
+            )
             limits[name] = upper
     return limits
 

@@ -29,7 +29,15 @@ BATCH, LENGTH = 2, 12
 """The size of the example that a model is captured with."""
 
 ENDS_OF_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONVERT = (
     "a pickle can run code when it is read, so Scrubjay never reads one: if you trust it, load it yourself and write it with "
@@ -89,7 +97,9 @@ def describe(module: nn.Module, name: str | None = None, tokenizer: Any = None) 
             "capture it as a plain module with inputs=, dynamic= and output="
         )
     examples = {
-        "input_ids": (torch.arange(BATCH * length) * 7 + 3).remainder(_vocabulary(model, config)).reshape(BATCH, length),
+        "input_ids": (torch.arange(BATCH * length) * 7 + 3)
+        .remainder(_vocabulary(model, config))
+        .reshape(BATCH, length),
         "attention_mask": torch.ones(BATCH, length, dtype=torch.long),
         "position_ids": torch.arange(length).expand(BATCH, length).clone(),
     }
@@ -115,7 +125,9 @@ class _Pick:
         """Return the tensor; raise `CaptureError` where there is none of that name."""
         if not isinstance(result, Mapping) or not isinstance(result.get(self.name), torch.Tensor):
             found = ", ".join(map(str, result)) if isinstance(result, Mapping) else type(result).__name__
-            raise CaptureError(f"the model should return {self.name!r} and returned {found}: capture it as a plain module with inputs= and output=")
+            raise CaptureError(
+                f"the model should return {self.name!r} and returned {found}: capture it as a plain module with inputs= and output="
+            )
         return result[self.name]
 
 
@@ -124,14 +136,29 @@ def _check_capturable(model: Any) -> None:
     if inner is not None:
         raise CaptureError(f"{kind} wraps the model that is to be captured: give the model inside it, {inner[1]}")
     if not is_pretrained(model):
-        raise CaptureError(f"{kind} is not a transformers model: capture it as a plain module with inputs=, dynamic= and output=")
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model.config, "quantization_config", None) is not None:
-        raise CaptureError(f"{kind} is quantised: its weights are packed integers, which have no circuit yet; load it with dtype=torch.bfloat16 and no quantization_config")
-    packed = [name for name, weight in model.named_parameters() if not weight.is_floating_point() or type(weight).__module__.startswith("bitsandbytes")]
+        raise CaptureError(
+            f"{kind} is not a transformers model: capture it as a plain module with inputs=, dynamic= and output="
+        )
+    if (
+        getattr(model, "hf_quantizer", None) is not None
+        or getattr(model.config, "quantization_config", None) is not None
+    ):
+        raise CaptureError(
+            f"{kind} is quantised: its weights are packed integers, which have no circuit yet; load it with dtype=torch.bfloat16 and no quantization_config"
+        )
+    packed = [
+        name
+        for name, weight in model.named_parameters()
+        if not weight.is_floating_point() or type(weight).__module__.startswith("bitsandbytes")
+    ]
     if packed:
-        raise CaptureError(f"{kind} is quantised: {packed[0]} and {len(packed) - 1} more weights are packed integers, which have no circuit yet; load it unquantised")
+        raise CaptureError(
+            f"{kind} is quantised: {packed[0]} and {len(packed) - 1} more weights are packed integers, which have no circuit yet; load it unquantised"
+        )
     if model.config.is_encoder_decoder:
-        raise CaptureError(f"{kind} is an encoder-decoder, which cannot be loaded yet: capture its encoder, `model.get_encoder()`, as a plain module")
+        raise CaptureError(
+            f"{kind} is an encoder-decoder, which cannot be loaded yet: capture its encoder, `model.get_encoder()`, as a plain module"
+        )
 
 
 def _wrapped(module: Any) -> tuple[Any, str] | None:
@@ -140,7 +167,9 @@ def _wrapped(module: Any) -> tuple[Any, str] | None:
     if kind.__name__ == "OptimizedModule" and kind.__module__.startswith("torch._dynamo"):
         return module._orig_mod, "`module._orig_mod`"
     if kind.__module__.partition(".")[0] == "peft":
-        return _peft_inside(module), "`peft_model.base_model.model` with the adapter as it is, or `peft_model.merge_and_unload()`"
+        return _peft_inside(
+            module
+        ), "`peft_model.base_model.model` with the adapter as it is, or `peft_model.merge_and_unload()`"
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return module.module, "`module.module`"
     return None
@@ -200,8 +229,15 @@ def open_source(
         raise LoadError(_not_a_folder(path))
     if path.is_dir():
         folder = path
-    elif isinstance(source, PathLike) or not HUB_NAME.fullmatch(text) or text.startswith(".") or text.endswith((*ENDS_OF_PICKLES, ".safetensors")):
-        raise LoadError(f"there is no folder {text!r} (looked from {Path.cwd()}): give a folder with config.json and safetensors, or a hub name such as 'gpt2'")
+    elif (
+        isinstance(source, PathLike)
+        or not HUB_NAME.fullmatch(text)
+        or text.startswith(".")
+        or text.endswith((*ENDS_OF_PICKLES, ".safetensors"))
+    ):
+        raise LoadError(
+            f"there is no folder {text!r} (looked from {Path.cwd()}): give a folder with config.json and safetensors, or a hub name such as 'gpt2'"
+        )
     else:
         folder = _downloaded(text, revision)
     config = _config(folder, text)
@@ -239,9 +275,13 @@ def _config(folder: Path, source: str) -> Any:
     from transformers import AutoConfig  # noqa: PLC0415
 
     if (folder / "adapter_config.json").is_file():
-        raise LoadError(f"{source} holds a PEFT adapter: load it with peft, write `model.merge_and_unload().save_pretrained(folder)`, and give that folder")
+        raise LoadError(
+            f"{source} holds a PEFT adapter: load it with peft, write `model.merge_and_unload().save_pretrained(folder)`, and give that folder"
+        )
     if not (folder / "config.json").is_file():
-        raise LoadError(f"{source} has no config.json{_listed(folder)}: write the model with `model.save_pretrained(folder)`, and give that folder")
+        raise LoadError(
+            f"{source} has no config.json{_listed(folder)}: write the model with `model.save_pretrained(folder)`, and give that folder"
+        )
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -251,9 +291,13 @@ def _config(folder: Path, source: str) -> Any:
             "for a model of your own, build it yourself and load the module"
         ) from error
     if getattr(config, "quantization_config", None) is not None:
-        raise LoadError(f"{source} is quantised: its weights are packed integers, which have no circuit yet; give the unquantised model")
+        raise LoadError(
+            f"{source} is quantised: its weights are packed integers, which have no circuit yet; give the unquantised model"
+        )
     if config.is_encoder_decoder:
-        raise LoadError(f"{source} is an encoder-decoder ({config.model_type}), which cannot be loaded yet: capture its encoder as a plain module")
+        raise LoadError(
+            f"{source} is an encoder-decoder ({config.model_type}), which cannot be loaded yet: capture its encoder as a plain module"
+        )
     return config
 
 
@@ -269,17 +313,23 @@ def _check_weights(folder: Path, source: str) -> None:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in ENDS_OF_PICKLES)
         if pickles:
             raise LoadError(f"{source} has its weights only as {', '.join(pickles[:3])}: {CONVERT}")
-        raise LoadError(f"{source} has no model.safetensors{_listed(folder)}: write the model with `model.save_pretrained(folder)`, and give that folder")
+        raise LoadError(
+            f"{source} has no model.safetensors{_listed(folder)}: write the model with `model.save_pretrained(folder)`, and give that folder"
+        )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise LoadError(f"{source} lacks {len(missing)} of the {len(names)} files that {index.name} lists: {', '.join(missing[:5])}; copy or download them again")
+        raise LoadError(
+            f"{source} lacks {len(missing)} of the {len(names)} files that {index.name} lists: {', '.join(missing[:5])}; copy or download them again"
+        )
     for name in names:
         try:
             with safe_open(folder / name, "pt"):
                 pass
         except (SafetensorError, OSError) as error:
             size = (folder / name).stat().st_size
-            raise LoadError(f"{folder / name} ({size} bytes) is damaged or cut short: {error}; copy or download it again") from error
+            raise LoadError(
+                f"{folder / name} ({size} bytes) is damaged or cut short: {error}; copy or download it again"
+            ) from error
 
 
 def _shards(index: Path) -> list[str]:
@@ -287,13 +337,17 @@ def _shards(index: Path) -> list[str]:
         table = json.loads(index.read_bytes())["weight_map"]
         names = sorted({str(name) for name in table.values()})
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise LoadError(f"the index {index} cannot be read ({_first_line(error)}): copy or download it again") from error
+        raise LoadError(
+            f"the index {index} cannot be read ({_first_line(error)}): copy or download it again"
+        ) from error
     if outside := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
         raise LoadError(f"the index {index} lists {outside[0]!r}, which is no safetensors file of that folder")
     return names
 
 
-def _module(folder: Path, config: Any, source: str, dtype: torch.dtype | None, device: str | torch.device | None) -> nn.Module:
+def _module(
+    folder: Path, config: Any, source: str, dtype: torch.dtype | None, device: str | torch.device | None
+) -> nn.Module:
     # the default for mixtures of experts is one fused operation; this one is made of plain products
     experts = {"experts_implementation": "batched_mm"} if any("expert" in key for key in config.to_dict()) else {}
     try:
@@ -311,9 +365,13 @@ def _module(folder: Path, config: Any, source: str, dtype: torch.dtype | None, d
                 **experts,
             )
     except Exception as error:  # building a model raises a zoo of types; each becomes one clear error, chained
-        raise LoadError(f"transformers could not build {source}: {_first_line(error)}; check that config.json and the weights belong together") from error
+        raise LoadError(
+            f"transformers could not build {source}: {_first_line(error)}; check that config.json and the weights belong together"
+        ) from error
     if mismatched := sorted(map(str, found["mismatched_keys"])):
-        raise LoadError(f"{source}: {len(mismatched)} weights have another shape than config.json says ({'; '.join(mismatched[:3])}): they do not belong together")
+        raise LoadError(
+            f"{source}: {len(mismatched)} weights have another shape than config.json says ({'; '.join(mismatched[:3])}): they do not belong together"
+        )
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
         raise LoadError(
@@ -331,7 +389,10 @@ def _auto_class(config: Any) -> Any:
     tasks = (
         (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, transformers.AutoModelForCausalLM),
         (modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, transformers.AutoModelForMaskedLM),
-        (modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, transformers.AutoModelForSequenceClassification),
+        (
+            modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+            transformers.AutoModelForSequenceClassification,
+        ),
     )
     named = (config.architectures or [""])[0]
     for table, auto in tasks:
@@ -354,7 +415,9 @@ def _tokenizer(given: Any) -> Any:
         with _quiet():
             return AutoTokenizer.from_pretrained(given, trust_remote_code=False, local_files_only=folder.is_dir())
     except Exception as error:  # tokenizers raise a zoo of types; each becomes one clear error, chained
-        raise LoadError(f"the tokenizer of {given} cannot be read: {_first_line(error)}; give another with tokenizer=..., or take its files out of the folder") from error
+        raise LoadError(
+            f"the tokenizer of {given} cannot be read: {_first_line(error)}; give another with tokenizer=..., or take its files out of the folder"
+        ) from error
 
 
 @contextmanager

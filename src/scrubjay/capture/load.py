@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -61,28 +60,40 @@ def load(
                 raise InputError("a transformers model knows its own inputs: leave out inputs= and dynamic=")
             opened = hub.describe(source)
         else:
-            opened = hub.Opened(source, signature_of(source, inputs, dynamic, output), type(source).__name__, None, None, {})
+            opened = hub.Opened(
+                source, signature_of(source, inputs, dynamic, output), type(source).__name__, None, None, {}
+            )
     elif isinstance(source, str | PathLike):
         opened = hub.open_source(source, dtype=wanted, device=device, revision=revision, tokenizer=tokenizer)
     else:
-        raise LoadError(f"cannot load a {type(source).__name__}: give a torch module, a folder, a hub name, or zoo/NAME")
-    captured = disk.cached(opened.module, opened.signature, folder, opened.facts) if folder is not None else capture(opened.module, opened.signature, SOURCE)
+        raise LoadError(
+            f"cannot load a {type(source).__name__}: give a torch module, a folder, a hub name, or zoo/NAME"
+        )
+    captured = (
+        disk.cached(opened.module, opened.signature, folder, opened.facts)
+        if folder is not None
+        else capture(opened.module, opened.signature, SOURCE)
+    )
     return assemble(captured, opened, tokenizer=tokenizer, dtype=wanted, device=device, name=name)
 
 
-def assemble(captured: Captured, opened: hub.Opened, *, tokenizer: Any, dtype: torch.dtype | None, device: str | None, name: str | None) -> Model:
+def assemble(
+    captured: Captured,
+    opened: hub.Opened,
+    *,
+    tokenizer: Any,
+    dtype: torch.dtype | None,
+    device: str | None,
+    name: str | None,
+) -> Model:
     """Return the model of a captured circuit: sites recognised, weights attached."""
     circuit, anatomy = recognise(captured.circuit)
     limits = [limit for limit in (opened.context, captured.limits.get("query")) if limit is not None]
-    store = store_of(opened.module)
-    constants = getattr(captured, "constants", None)
-    if constants:
-        store = replace(store, constants=constants)
     return Model(
         name or opened.name,
         circuit,
         anatomy,
-        {SOURCE: store},
+        {SOURCE: store_of(opened.module, captured.constants)},
         tokenizer if tokenizer is not None else opened.tokenizer,
         min(limits) if limits else None,
         dtype,
@@ -115,9 +126,15 @@ def signature_of(
     for key, tensor in inputs.items():
         given = (dynamic or {}).get(key)
         if given is None:
-            given = ("batch", "query") if dynamic is None and tensor.dim() == 2 and not tensor.is_floating_point() else (None,) * tensor.dim()
+            given = (
+                ("batch", "query")
+                if dynamic is None and tensor.dim() == 2 and not tensor.is_floating_point()
+                else (None,) * tensor.dim()
+            )
         if len(given) != tensor.dim():
-            raise InputError(f"dynamic[{key!r}] names {len(given)} dimensions; the example has {tensor.dim()}: {tuple(tensor.shape)}")
+            raise InputError(
+                f"dynamic[{key!r}] names {len(given)} dimensions; the example has {tensor.dim()}: {tuple(tensor.shape)}"
+            )
         axes[key] = given
     if unknown := set(dynamic or {}) - set(inputs):
         raise InputError(f"dynamic names {sorted(unknown)}, which inputs lacks; inputs: {', '.join(inputs)}")
@@ -132,6 +149,8 @@ def _picker(output: Callable[[Any], torch.Tensor] | str | int | None) -> Callabl
         return output
 
     def pick(result: Any) -> torch.Tensor:
-        return getattr(result, output) if isinstance(output, str) and not isinstance(result, Mapping) else result[output]
+        return (
+            getattr(result, output) if isinstance(output, str) and not isinstance(result, Mapping) else result[output]
+        )
 
     return pick

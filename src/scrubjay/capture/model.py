@@ -55,7 +55,9 @@ class Model:
     def sites(self) -> tuple[str, ...]:
         """Every named place, canonical, heads as `H*`: what `sj.run(..., keep=...)` takes."""
         shape = self.anatomy.shape
-        inner = [f"L{number}.{_starred(site)}" for number, layer in enumerate(shape.layers) for site in sorted(layer.sites)]
+        inner = [
+            f"L{number}.{_starred(site)}" for number, layer in enumerate(shape.layers) for site in sorted(layer.sites)
+        ]
         return (*sorted(shape.sites), *inner)
 
     def addresses(self, text: str) -> tuple[Address, ...]:
@@ -72,7 +74,9 @@ class Model:
 
         It is remembered for as long as no tensor is replaced or changed in place.
         """
-        tensors = {name: self.stores[leaf.source].tensor(name).detach() for name, leaf in sorted(self.circuit.weights.items())}
+        tensors = {
+            name: self.stores[leaf.source].tensor(name).detach() for name, leaf in sorted(self.circuit.weights.items())
+        }
         seen = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in tensors.items())
         if seen not in self._digests:
             self._digests.clear()

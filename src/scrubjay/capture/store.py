@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from scrubjay.errors import LoadError, near
+from scrubjay.evidence.digest import digest_bytes, digest_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class ModuleStore:
     aliases: Mapping[str, str]
     dtype: torch.dtype
     checked: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    digests: dict[str, tuple[tuple[int, int], str]] = field(default_factory=dict[str, tuple[tuple[int, int], str]])
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -36,7 +38,9 @@ class ModuleStore:
         except AttributeError as error:
             raise LoadError(f"the module has no tensor {name!r}{near(name, self.aliases)}") from error
         if found.device.type == "meta":
-            raise LoadError(f"weight {name!r} is on the meta device and has no values: load the weights before running the model")
+            raise LoadError(
+                f"weight {name!r} is on the meta device and has no values: load the weights before running the model"
+            )
         self._check(name, found)
         return found
 
@@ -44,6 +48,17 @@ class ModuleStore:
         """Return where the module's first weight is, which is where a constant is needed."""
         first = next(iter([*self.module.parameters(), *self.module.buffers()]), None)
         return torch.device("cpu") if first is None else first.device
+
+    def digest(self, name: str) -> str:
+        """Return the fingerprint of a tensor's type, shape and bytes, remembered for the version of it that was seen."""
+        found = self.tensor(name).detach()
+        seen = (found.data_ptr(), found._version)
+        if self.digests.get(name, (None, ""))[0] != seen:
+            flat = found.cpu().contiguous().reshape(-1)
+            content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+            written = digest_json([str(found.dtype), list(found.shape), digest_bytes(content)])
+            self.digests[name] = (seen, written)
+        return self.digests[name][1]
 
     def _check(self, name: str, found: torch.Tensor) -> None:
         seen = (found.data_ptr(), found._version)

@@ -26,7 +26,10 @@ from torch import nn
 from scrubjay.capture.export import model_dtype
 from scrubjay.evidence.digest import digest_array, digest_bytes
 
-VERSIONED = frozenset({"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", *sys.stdlib_module_names} - {"builtins"})
+VERSIONED = frozenset(
+    {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", *sys.stdlib_module_names}
+    - {"builtins"}
+)
 """Top-level packages whose code is known by their version (the standard library, by Python's)."""
 
 PRIVATE_TO_TORCH = frozenset(nn.Module().__dict__) - {"training"}
@@ -58,9 +61,16 @@ class Description:
                 for key, item in sorted(part.__dict__.items())
                 if key not in PRIVATE_TO_TORCH and key not in NOT_COMPUTED and not isinstance(item, torch.Tensor)
             }
-            plain = {key: [str(item.dtype), list(item.shape)] for key, item in sorted(part.__dict__.items()) if isinstance(item, torch.Tensor)}
+            plain = {
+                key: [str(item.dtype), list(item.shape)]
+                for key, item in sorted(part.__dict__.items())
+                if isinstance(item, torch.Tensor)
+            }
             hooks = [self.value(dict(getattr(part, key)), f"{path}.{key}") for key in HOOKS if getattr(part, key)]
-            tensors = [self._tensor(f"{path}.{key}", item, main, first) for key, item in [*part._parameters.items(), *part._buffers.items()]]
+            tensors = [
+                self._tensor(f"{path}.{key}", item, main, first)
+                for key, item in [*part._parameters.items(), *part._buffers.items()]
+            ]
             rows.append([path, self.value(type(part), path), own, plain, hooks, tensors])
         return rows
 
@@ -86,14 +96,19 @@ class Description:
         if hasattr(type(item), "__slots__") or not hasattr(item, "__dict__"):
             self.unknown.append(f"{where}, a {_name(type(item))}")
             return {"unknown": _name(type(item))}
-        state = {key: self.value(one, f"{where}.{key}") for key, one in sorted(vars(item).items()) if key not in NOT_COMPUTED}
+        state = {
+            key: self.value(one, f"{where}.{key}") for key, one in sorted(vars(item).items()) if key not in NOT_COMPUTED
+        }
         return {"object": [self.value(type(item), where), state]}
 
     def _values(self, items: Iterable[Any], where: str) -> list[Any]:
         return [self.value(one, where) for one in items]
 
     def _mapping(self, item: Mapping[Any, Any], where: str) -> Any:
-        return {"items": [[self.value(key, where), self.value(one, f"{where}[{key!r}]")] for key, one in item.items()], "type": _name(type(item))}
+        return {
+            "items": [[self.value(key, where), self.value(one, f"{where}[{key!r}]")] for key, one in item.items()],
+            "type": _name(type(item)),
+        }
 
     def _list(self, item: Sequence[Any], where: str) -> Any:
         return {"list": self._values(item, where), "type": _name(type(item))}
@@ -133,9 +148,12 @@ class Description:
         own = [
             [key, self.value(one, f"{_name(item)}.{key}")]
             for key, one in sorted(vars(item).items())
-            if isinstance(one, CODE) or (isinstance(one, CONSTANTS) and package != "transformers" and not key.startswith("__"))
+            if isinstance(one, CODE)
+            or (isinstance(one, CONSTANTS) and package != "transformers" and not key.startswith("__"))
         ]
-        return {"class": [_name(item), self._values((base for base in item.__mro__[1:] if base is not object), where), own]}
+        return {
+            "class": [_name(item), self._values((base for base in item.__mro__[1:] if base is not object), where), own]
+        }
 
     def _function(self, item: types.FunctionType, _: str) -> Any:
         name, package = f"{item.__module__}.{item.__qualname__}", _package(item.__module__)
@@ -155,7 +173,23 @@ class Description:
         return {"function": [name, _bytecode(item.__code__), reached, inner, defaults]}
 
 
-ATOMS = (type(None), bool, str, int, float, complex, bytes, torch.dtype, torch.device, np.dtype, PurePath, range, slice, re.Pattern, enum.Enum)
+ATOMS = (
+    type(None),
+    bool,
+    str,
+    int,
+    float,
+    complex,
+    bytes,
+    torch.dtype,
+    torch.device,
+    np.dtype,
+    PurePath,
+    range,
+    slice,
+    re.Pattern,
+    enum.Enum,
+)
 CODE = (types.FunctionType, property, staticmethod, classmethod)
 CONSTANTS = (bool, int, float, str, tuple, list, dict, torch.Tensor)
 """What of a class can bear on what its modules compute: code, and values in the class itself."""
@@ -172,8 +206,17 @@ HANDLERS: tuple[tuple[Any, Callable[[Description, Any, str], Any]], ...] = (
     (types.FunctionType, Description._function),
     ((staticmethod, classmethod), Description._wrapped),
     (property, Description._property),
-    (types.ModuleType, lambda _self, item, _where: {"package": item.__name__, "file": None if _package(item.__name__) in VERSIONED else _file(item.__name__)}),
-    ((types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType), lambda _self, item, _where: {"builtin": item.__qualname__}),
+    (
+        types.ModuleType,
+        lambda _self, item, _where: {
+            "package": item.__name__,
+            "file": None if _package(item.__name__) in VERSIONED else _file(item.__name__),
+        },
+    ),
+    (
+        (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType),
+        lambda _self, item, _where: {"builtin": item.__qualname__},
+    ),
 )
 
 
@@ -192,7 +235,9 @@ def _atom(item: Any) -> Any:
 
 def _is_code_of(item: Any, module: str) -> bool:
     """Tell whether a value is a function of that module, or one that somebody put in a released function's place."""
-    return isinstance(item, types.FunctionType) and (item.__module__ == module or not (_package(item.__module__) in VERSIONED or _installed(item.__module__)))
+    return isinstance(item, types.FunctionType) and (
+        item.__module__ == module or not (_package(item.__module__) in VERSIONED or _installed(item.__module__))
+    )
 
 
 def _installed(module: str | None) -> str | None:

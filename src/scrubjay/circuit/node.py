@@ -124,7 +124,9 @@ class Node(metaclass=_Interned):
         own: list[str] = []
         for field in fields(cast("Any", self)):
             value: Any = getattr(self, field.name)
-            if not isinstance(value, Node) and not (isinstance(value, tuple) and any(isinstance(v, Node) for v in cast("tuple[object, ...]", value))):
+            if not isinstance(value, Node) and not (
+                isinstance(value, tuple) and any(isinstance(v, Node) for v in cast("tuple[object, ...]", value))
+            ):
                 own.append(f"{field.name}={value!r}")
         axes = " ".join(map(str, self._axes))
         return f"<{type(self).__name__} {', '.join(own)} [{axes}]>"

@@ -67,7 +67,9 @@ def _number(index: object) -> int:
 def _layer(anatomy: Anatomy, address: Address) -> LayerAnatomy:
     number = _number(address.layer)
     if not 0 <= number < len(anatomy.layers):
-        raise AddressError(f"{address}: layer {number} does not exist; this model has layers L0..L{len(anatomy.layers) - 1}")
+        raise AddressError(
+            f"{address}: layer {number} does not exist; this model has layers L0..L{len(anatomy.layers) - 1}"
+        )
     return anatomy.layers[number]
 
 
@@ -115,7 +117,9 @@ def _reading(reader: Node, old: Node, new: Node) -> Node:
     """Return the reader computed from `new` where it read `old`."""
     changed = substitute([reader], {old: new})[reader]
     if changed is reader and new is not old:
-        raise AddressError("this value is not read here any more: an earlier intervention cut it off; apply this one first")
+        raise AddressError(
+            "this value is not read here any more: an earlier intervention cut it off; apply this one first"
+        )
     return changed
 
 
@@ -165,8 +169,12 @@ def _share(circuit: Circuit, here: str, head: int, at: Mapping[str, int], sizes:
         return Place(term, term, lambda new, mask: _where(mask, new, term))
     product, z = circuit.node(product_address), circuit.node(here + "attn.z")
     if not isinstance(product, Einsum):
-        raise AddressError(f"{own_address}: this head's output is no product any more: an earlier intervention replaced the layer's output")
-    own = Einsum(tuple(at_index(factor, at) for factor in product.factors), tuple(n for n in product.summed if n not in at))
+        raise AddressError(
+            f"{own_address}: this head's output is no product any more: an earlier intervention replaced the layer's output"
+        )
+    own = Einsum(
+        tuple(at_index(factor, at) for factor in product.factors), tuple(n for n in product.summed if n not in at)
+    )
     mine = selection(at, sizes)
     rest = None if mine is None else substitute([product], {z: _where(mine, Constant(0.0), z)})[product]
     names = {own_address: own} if rest is None else {own_address: own, product_address: rest}
@@ -207,7 +215,9 @@ def raw(where: Span, at: int) -> Node:
 def _bounds(position: Position) -> tuple[int, int]:
     at = -1 if position.at == "END" else position.at
     if isinstance(at, str):
-        raise AddressError(f"@{at}: this data set names no such position; use a number (@3, @-1), a range (@2..5) or @END")
+        raise AddressError(
+            f"@{at}: this data set names no such position; use a number (@3, @-1), a range (@2..5) or @END"
+        )
     return (at.first, at.last) if isinstance(at, Range) else (at, at)
 
 

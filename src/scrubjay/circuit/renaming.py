@@ -56,7 +56,12 @@ RENAMERS: dict[type[Node], _Renamer] = {
     Custom: lambda node, ops, rename: Custom(node.source, node.name, ops[0], _names(node.layout, rename)),
     Along: lambda node, ops, rename: Along(node.op, ops[0], tuple(sorted(_names(node.over, rename))), node.parameters),
     Opaque: lambda node, ops, rename: Opaque(
-        node.op, ops, tuple(_dims(layout, rename) for layout in node.layouts), node.arguments, node.result, _dims(node.dims, rename)
+        node.op,
+        ops,
+        tuple(_dims(layout, rename) for layout in node.layouts),
+        node.arguments,
+        node.result,
+        _dims(node.dims, rename),
     ),
 }
 

@@ -29,7 +29,13 @@ VERSION = 1
 
 Json = Any
 _KEYS = ("format", "version", "nodes", "roots", "table", "removed", "history")
-_SCALARS: dict[type, str] = {bool: "a truth value", int: "an integer", float: "a float", str: "text", type(None): "nothing"}
+_SCALARS: dict[type, str] = {
+    bool: "a truth value",
+    int: "an integer",
+    float: "a float",
+    str: "text",
+    type(None): "nothing",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,9 @@ def from_json(data: Json, sources: Mapping[str, str]) -> Circuit:
 def _check_frame(data: Json) -> None:
     found = _keyed(data, "the stored circuit")
     if found.get("format") != FORMAT:
-        raise CircuitError(f"this is no stored circuit: its 'format' is {_short(found.get('format'))} and not {FORMAT!r}")
+        raise CircuitError(
+            f"this is no stored circuit: its 'format' is {_short(found.get('format'))} and not {FORMAT!r}"
+        )
     if type(found.get("version")) is not int or found["version"] != VERSION:
         raise CircuitError(
             f"this circuit is stored in version {_short(found.get('version'))} of the format; this Scrubjay reads version {VERSION}: "
@@ -127,7 +135,9 @@ def _read(item: Json, place: int, made: Sequence[Node], sources: Mapping[str, st
         )
     codecs = _codecs(kind)
     if len(row) != len(codecs) + 1:
-        raise CircuitError(f"{where}, a {kind.__name__}, has {len(row) - 1} fields and needs {len(codecs)}: {', '.join(name for name, _ in codecs)}")
+        raise CircuitError(
+            f"{where}, a {kind.__name__}, has {len(row) - 1} fields and needs {len(codecs)}: {', '.join(name for name, _ in codecs)}"
+        )
     values: dict[str, Any] = {}
     for (name, codec), value in zip(codecs, row[1:], strict=True):
         try:
@@ -170,7 +180,9 @@ def _keyed(data: Json, where: str) -> dict[str, Json]:
 
 def _typed(value: Json, wanted: type, where: str) -> Any:
     if type(value) is not wanted:
-        raise CircuitError(f"{where} is {_short(value)}, of type {type(value).__name__}, and should be of type {wanted.__name__}")
+        raise CircuitError(
+            f"{where} is {_short(value)}, of type {type(value).__name__}, and should be of type {wanted.__name__}"
+        )
     return value
 
 
@@ -178,7 +190,13 @@ def _short(value: object) -> str:
     """Say a value in at most 60 letters, without walking through a huge or deep one."""
     if isinstance(value, list | tuple | dict):
         return f"a {type(cast('object', value)).__name__} of {len(cast('list[object]', value))}"
-    text = str(value)[:80] if isinstance(value, str) else repr(value) if isinstance(value, float | bool | None) else "an integer"
+    text = (
+        str(value)[:80]
+        if isinstance(value, str)
+        else repr(value)
+        if isinstance(value, float | bool | None)
+        else "an integer"
+    )
     text = str(value) if type(value) is int and abs(value) < 2**64 else text
     return repr(text[:57] + "...") if len(text) > 60 else repr(text) if isinstance(value, str) else text
 
@@ -192,7 +210,9 @@ def _kinds() -> dict[str, type[Node]]:
 def _codecs(kind: type[Node]) -> tuple[tuple[str, _Codec], ...]:
     """Return each field of a kind and how it is written, by the type it declares."""
     hints = get_type_hints(kind)
-    return tuple((field.name, _codec(hints[field.name], f"{kind.__name__}.{field.name}")) for field in fields(cast("Any", kind)))
+    return tuple(
+        (field.name, _codec(hints[field.name], f"{kind.__name__}.{field.name}")) for field in fields(cast("Any", kind))
+    )
 
 
 def _codec(hint: Any, where: str) -> _Codec:
@@ -209,7 +229,9 @@ def _codec(hint: Any, where: str) -> _Codec:
         if len(parts) == 2 and parts[1] is Ellipsis:
             return _list_of(_codec(parts[0], where))
         return _row_of(tuple(_codec(part, where) for part in parts))
-    raise CircuitError(f"{where} is declared as {hint!r}, which has no stored form: use Node, Axis, scalars and tuples of these")
+    raise CircuitError(
+        f"{where} is declared as {hint!r}, which has no stored form: use Node, Axis, scalars and tuples of these"
+    )
 
 
 def _write_operand(value: object, places: Mapping[Node, int]) -> Json:
@@ -222,13 +244,17 @@ def _operand(value: Json, made: Sequence[Node]) -> Node:
     if type(value) is not int:
         raise CircuitError(f"{_short(value)}, and should hold the place of a node")
     if not 0 <= value < len(made):
-        raise CircuitError(f"the place {_short(value)}, and only the {len(made)} nodes before it can be meant: nodes are listed operands first")
+        raise CircuitError(
+            f"the place {_short(value)}, and only the {len(made)} nodes before it can be meant: nodes are listed operands first"
+        )
     return made[value]
 
 
 def _write_axis(value: object, _: object) -> Json:
     if not isinstance(value, Axis) or type(value.name) is not str or not _is_size(value.size):
-        raise CircuitError(f"{_short(value)}, and should hold an Axis (a name, and a size that is an integer from 0 on or text)")
+        raise CircuitError(
+            f"{_short(value)}, and should hold an Axis (a name, and a size that is an integer from 0 on or text)"
+        )
     return [value.name, value.size]
 
 
@@ -257,7 +283,9 @@ def _scalar(allowed: frozenset[type]) -> _Codec:
         found: object = value
         made = _read_float(cast("dict[str, object]", value)) if isinstance(value, dict) else found
         if isinstance(found, float) or type(made) not in allowed:
-            raise CircuitError(f"{_short(found)}, and should hold {wanted} (a float as {{'float': its hexadecimal text}})")
+            raise CircuitError(
+                f"{_short(found)}, and should hold {wanted} (a float as {{'float': its hexadecimal text}})"
+            )
         return made
 
     return _Codec(write, read)

@@ -40,7 +40,13 @@ class Claim:
 
     def words(self) -> str:
         """Say the claim in words."""
-        kept = "is the same datum's" if self.feature == EXACT else "keeps nothing" if self.feature is None else f"keeps: {self.feature}"
+        kept = (
+            "is the same datum's"
+            if self.feature == EXACT
+            else "keeps nothing"
+            if self.feature is None
+            else f"keeps: {self.feature}"
+        )
         rest = "; everything else it reads is another datum's" if self.reads else ""
         through = "" if self.via == "direct" else " (by all paths)"
         return f"{self.site}{through} {kept}{rest}"
@@ -57,7 +63,9 @@ class Node:
     below: list[Node] = field(default_factory=list["Node"])
     owner: Hypothesis | None = None
 
-    def reads(self, name: str, site: str | Address, feature: Feature | str | None = None, *, via: str = "direct") -> Node:
+    def reads(
+        self, name: str, site: str | Address, feature: Feature | str | None = None, *, via: str = "direct"
+    ) -> Node:
         """Add a claim about something this node reads, and return it.
 
         Args:
@@ -82,7 +90,9 @@ class Node:
         while stack:
             node, ready = stack.pop()
             if ready:
-                made[id(node)] = Claim(node.name, node.site, node.feature, node.via, tuple(made[id(item)] for item in node.below))
+                made[id(node)] = Claim(
+                    node.name, node.site, node.feature, node.via, tuple(made[id(item)] for item in node.below)
+                )
             else:
                 stack.append((node, True))
                 stack.extend((item, False) for item in node.below)
@@ -122,7 +132,9 @@ class Hypothesis:
         """Remember a feature given as a value; return its name."""
         if isinstance(feature, Feature):
             known = self.features.setdefault(feature.name, feature)
-            if known is not feature and (known.values.shape != feature.values.shape or (known.values != feature.values).any()):
+            if known is not feature and (
+                known.values.shape != feature.values.shape or (known.values != feature.values).any()
+            ):
                 raise HypothesisError(f"{self.name}: two different features are called {feature.name!r}; rename one")
             return feature.name
         return feature
@@ -136,7 +148,9 @@ class Hypothesis:
     def root(self) -> Claim:
         """The tree of claims as a value."""
         if self._top is None:
-            raise HypothesisError(f"{self.name}: nothing is claimed yet; begin with hypothesis.node('output', site='logits')")
+            raise HypothesisError(
+                f"{self.name}: nothing is claimed yet; begin with hypothesis.node('output', site='logits')"
+            )
         return self._top.claim()
 
     def claims(self) -> Iterator[Claim]:
@@ -156,7 +170,9 @@ class Hypothesis:
         if name in data.features:
             return data.features[name]
         known = [*self.features, *data.features]
-        raise HypothesisError(f"{self.name}: no feature {name!r} in the data {data.name!r}; it has {', '.join(known) or 'none'}{near(name, known)}")
+        raise HypothesisError(
+            f"{self.name}: no feature {name!r} in the data {data.name!r}; it has {', '.join(known) or 'none'}{near(name, known)}"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return the claims as plain values, ready for JSON; `Hypothesis.from_dict` reads them."""
@@ -168,7 +184,11 @@ class Hypothesis:
 
         Raises `HypothesisError` for values of another form or version.
         """
-        if data.get("version") != 1 or not isinstance(data.get("name"), str) or not isinstance(data.get("root"), Mapping):
+        if (
+            data.get("version") != 1
+            or not isinstance(data.get("name"), str)
+            or not isinstance(data.get("root"), Mapping)
+        ):
             raise HypothesisError("this is no hypothesis of version 1: it needs 'version': 1, 'name' and 'root'")
         made = Hypothesis(str(data["name"]))
         top = cast("Mapping[str, object]", data["root"])
@@ -223,8 +243,15 @@ def _written(root: Claim) -> dict[str, object]:
 
 def _fields(item: Mapping[str, object]) -> tuple[str, str, str | None, str]:
     name, site, feature, via = item.get("name"), item.get("site"), item.get("feature"), item.get("via", "direct")
-    if not isinstance(name, str) or not isinstance(site, str) or not isinstance(via, str) or not (feature is None or isinstance(feature, str)):
-        raise HypothesisError(f"a claim needs texts 'name' and 'site', 'via', and a text or null 'feature'; found {sorted(item)}")
+    if (
+        not isinstance(name, str)
+        or not isinstance(site, str)
+        or not isinstance(via, str)
+        or not (feature is None or isinstance(feature, str))
+    ):
+        raise HypothesisError(
+            f"a claim needs texts 'name' and 'site', 'via', and a text or null 'feature'; found {sorted(item)}"
+        )
     return name, site, feature, via
 
 
@@ -243,13 +270,21 @@ def check_sites(hypothesis: Hypothesis, shape: Shape) -> None:
         except AddressError as error:
             raise HypothesisError(f"claim {claim.name!r}: {error}") from error
         if len(found) != 1:
-            raise HypothesisError(f"claim {claim.name!r}: {claim.site} names {len(found)} sites; make one claim for each")
+            raise HypothesisError(
+                f"claim {claim.name!r}: {claim.site} names {len(found)} sites; make one claim for each"
+            )
         if claim.site.position is not None and isinstance(claim.site.position.at, Range):
-            raise HypothesisError(f"claim {claim.name!r}: {claim.site} names several positions; make one claim for each, or leave the position out")
+            raise HypothesisError(
+                f"claim {claim.name!r}: {claim.site} names several positions; make one claim for each, or leave the position out"
+            )
         if isinstance(claim.site.part, Module) and claim.via == "direct" and claim is not hypothesis.root:
-            raise HypothesisError(f"claim {claim.name!r}: direct paths are known between named sites only; use via='all' for {claim.site}")
+            raise HypothesisError(
+                f"claim {claim.name!r}: direct paths are known between named sites only; use via='all' for {claim.site}"
+            )
         seen: dict[str, str] = {}
         for item in claim.reads:
             other = seen.setdefault(str(item.site), item.name)
             if other != item.name:
-                raise HypothesisError(f"{item.site} is claimed twice below {claim.name!r}, as {other!r} and {item.name!r}: keep one")
+                raise HypothesisError(
+                    f"{item.site} is claimed twice below {claim.name!r}, as {other!r} and {item.name!r}: keep one"
+                )

@@ -24,7 +24,9 @@ class Array:
         if tuple(order) == self.names:
             return self.tensor
         have = [name for name in order if name in self.names]
-        tensor = self.tensor if tuple(have) == self.names else self.tensor.permute([self.names.index(name) for name in have])
+        tensor = (
+            self.tensor if tuple(have) == self.names else self.tensor.permute([self.names.index(name) for name in have])
+        )
         for place, name in enumerate(order):
             if name not in self.names:
                 tensor = tensor.unsqueeze(place)

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from scrubjay.errors import EvaluationError
+from scrubjay.evidence.digest import digest_array
 
 
 class Store(Protocol):
@@ -16,6 +17,10 @@ class Store(Protocol):
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the stored tensor, not a copy; raise `LoadError` for a name it lacks."""
+        ...
+
+    def digest(self, name: str) -> str:
+        """Return the fingerprint of a stored tensor's type, shape and bytes as they are now."""
         ...
 
 
@@ -29,6 +34,11 @@ class Payload:
     def tensor(self, name: str) -> torch.Tensor:
         """Return a tensor."""
         return self.tensors[name]
+
+    def digest(self, name: str) -> str:
+        """Return the fingerprint of a tensor."""
+        found = self.tensors[name].detach().cpu()
+        return digest_array(found.to(torch.float64).numpy() if found.is_floating_point() else found.numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +54,9 @@ class Context:
     def weight(self, source: str, name: str, dtype: str) -> torch.Tensor:
         """Return a stored tensor in the type and on the device of this run."""
         if source not in self.stores:
-            raise EvaluationError(f"weight {name!r} is in {source!r}, which this run was not given; given: {', '.join(self.stores) or 'none'}")
+            raise EvaluationError(
+                f"weight {name!r} is in {source!r}, which this run was not given; given: {', '.join(self.stores) or 'none'}"
+            )
         store = self.stores[source]
         tensor = store.tensor(name)
         if dtype != "model":

@@ -30,7 +30,9 @@ def _early(item: Array, over: set[str], others: Sequence[Array]) -> Array:
     alone = [name for name in item.names if name in over and name not in elsewhere]
     if not alone or not isinstance(item.tensor, torch.Tensor):
         return item
-    return Array(item.tensor.sum([item.names.index(name) for name in alone]), tuple(n for n in item.names if n not in alone))
+    return Array(
+        item.tensor.sum([item.names.index(name) for name in alone]), tuple(n for n in item.names if n not in alone)
+    )
 
 
 def _cost(left: Sequence[Array], pair: tuple[int, int], over: set[str]) -> int:

@@ -63,7 +63,13 @@ def evaluate(
     """
     known = known or {}
     order = topological(nodes, stop=known)
-    context = Context(stores, dtype, torch.device(device) if device is not None else None, {**(sizes or {}), **input_sizes(order, inputs)}, inputs)
+    context = Context(
+        stores,
+        dtype,
+        torch.device(device) if device is not None else None,
+        {**(sizes or {}), **input_sizes(order, inputs)},
+        inputs,
+    )
     wanted = set(nodes)
     left = Counter(operand for node in order if node not in known for operand in dict.fromkeys(node.operands))
     live: dict[Node, Array] = {}
@@ -108,14 +114,20 @@ def input_sizes(order: Sequence[Node], inputs: Mapping[str, torch.Tensor]) -> di
         if not isinstance(node, Input):
             continue
         if node.name not in inputs:
-            raise EvaluationError(f"the circuit reads an input {node.name!r} that was not given; given: {', '.join(inputs) or 'none'}")
+            raise EvaluationError(
+                f"the circuit reads an input {node.name!r} that was not given; given: {', '.join(inputs) or 'none'}"
+            )
         given = inputs[node.name]
         if given.dim() != len(node.dims):
             expected = ", ".join(map(str, node.dims))
-            raise EvaluationError(f"input {node.name!r} has {given.dim()} dimensions {tuple(given.shape)}; the circuit expects ({expected})")
+            raise EvaluationError(
+                f"input {node.name!r} has {given.dim()} dimensions {tuple(given.shape)}; the circuit expects ({expected})"
+            )
         for axis, size in zip(node.dims, given.shape, strict=True):
             if isinstance(axis.size, int) and axis.size != size:
-                raise EvaluationError(f"input {node.name!r} has {size} places along {axis.name!r}; the circuit was captured with {axis.size}")
+                raise EvaluationError(
+                    f"input {node.name!r} has {size} places along {axis.name!r}; the circuit was captured with {axis.size}"
+                )
             if isinstance(axis.size, str):
                 if sizes.setdefault(axis.size, size) != size:
                     raise EvaluationError(

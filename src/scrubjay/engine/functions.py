@@ -72,7 +72,9 @@ MAP: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def _along_one(function: Callable[[torch.Tensor, int], torch.Tensor], *, keeps: bool) -> Callable[[Array, Sequence[str], Sequence[Any]], Array]:
+def _along_one(
+    function: Callable[[torch.Tensor, int], torch.Tensor], *, keeps: bool
+) -> Callable[[Array, Sequence[str], Sequence[Any]], Array]:
     """Return a kernel that merges the axes it runs over into one, last."""
 
     def kernel(source: Array, over: Sequence[str], parameters: Sequence[Any]) -> Array:

@@ -36,7 +36,9 @@ def _weight(node: Weight, _: Sequence[Array], context: Context) -> Array:
     tensor = context.weight(node.source, node.name, node.dtype)
     stored = tuple(prod(context.size(axis.size) for axis in dim) for dim in node.dims)
     if tuple(tensor.shape) != stored:
-        raise EvaluationError(f"weight {node.name!r} has shape {tuple(tensor.shape)}; the circuit was captured with {stored}")
+        raise EvaluationError(
+            f"weight {node.name!r} has shape {tuple(tensor.shape)}; the circuit was captured with {stored}"
+        )
     flat = tuple(axis for dim in node.dims for axis in dim)
     return Array(tensor.reshape([context.size(axis.size) for axis in flat]), tuple(axis.name for axis in flat))
 
@@ -101,7 +103,8 @@ def _narrow(node: Narrow, operands: Sequence[Array], context: Context) -> Array:
 
 def _concat(node: Concat, operands: Sequence[Array], _: Context) -> Array:
     renamed = [
-        Array(item.tensor, tuple(node.to.name if name == own else name for name in item.names)) for item, own in zip(operands, node.along, strict=True)
+        Array(item.tensor, tuple(node.to.name if name == own else name for name in item.names))
+        for item, own in zip(operands, node.along, strict=True)
     ]
     order = union(renamed)
     laid = [torch.as_tensor(item.laid(order)) for item in renamed]
@@ -118,7 +121,9 @@ def _gather(node: Gather, operands: Sequence[Array], _: Context) -> Array:
     size = tensor.shape[source.names.index(node.axis)]
     low, high = (int(places.min()), int(places.max())) if places.numel() else (0, -1)
     if low < -size or high >= size:
-        raise EvaluationError(f"index {low if low < -size else high} is outside axis {node.axis!r}, which has {size} places")
+        raise EvaluationError(
+            f"index {low if low < -size else high} is outside axis {node.axis!r}, which has {size} places"
+        )
     places = torch.where(places < 0, places + size, places) if low < 0 else places
     rest = [name for name in source.names if name != node.axis and name not in shared]
     table = tensor.permute([source.names.index(name) for name in (*shared, node.axis, *rest)])
@@ -126,7 +131,10 @@ def _gather(node: Gather, operands: Sequence[Array], _: Context) -> Array:
         return Array(table[places], (*index.names, *rest))
     own = [name for name in index.names if name not in shared]
     places = places.permute([index.names.index(name) for name in (*shared, *own)])
-    where = [torch.arange(table.shape[d], device=tensor.device).reshape([-1 if k == d else 1 for k in range(places.dim())]) for d in range(len(shared))]
+    where = [
+        torch.arange(table.shape[d], device=tensor.device).reshape([-1 if k == d else 1 for k in range(places.dim())])
+        for d in range(len(shared))
+    ]
     return Array(table[(*where, places)], (*shared, *own, *rest))
 
 
@@ -179,7 +187,10 @@ def _opaque(node: Opaque, operands: Sequence[Array], context: Context) -> Array:
         return item
 
     args, kwargs = json.loads(node.arguments)
-    made = _aten(node.op)(*[plain(item) for item in args], **{key: plain(item) for key, item in kwargs.items() if "ignored" not in str(item)})
+    made = _aten(node.op)(
+        *[plain(item) for item in args],
+        **{key: plain(item) for key, item in kwargs.items() if "ignored" not in str(item)},
+    )
     tensor = made[node.result] if isinstance(made, tuple | list) else made
     flat = [axis for dim in node.dims for axis in dim]
     return Array(tensor.reshape([context.size(axis.size) for axis in flat]), tuple(axis.name for axis in flat))
@@ -196,7 +207,9 @@ def _custom(node: Custom, operands: Sequence[Array], context: Context) -> Array:
     made = context.function(node.source, node.name)(given)
     if not isinstance(made, torch.Tensor) or made.shape != given.shape:
         found = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
-        raise EvaluationError(f"the function given to apply returned {found}; it must return a tensor of shape {tuple(given.shape)} ({', '.join(node.layout)})")
+        raise EvaluationError(
+            f"the function given to apply returned {found}; it must return a tensor of shape {tuple(given.shape)} ({', '.join(node.layout)})"
+        )
     return Array(made, node.layout)
 
 

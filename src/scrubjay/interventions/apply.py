@@ -67,7 +67,9 @@ class _Shelf:
     def array(self, value: Array, axes: Mapping[str, int | str]) -> Node:
         """Return the node of a named array; `axes` give the sizes as the circuit has them."""
         tensor = value.as_tensor()
-        return self.tensor(tensor, [Axis(name, axes.get(name, size)) for name, size in zip(value.names, tensor.shape, strict=True)])
+        return self.tensor(
+            tensor, [Axis(name, axes.get(name, size)) for name, size in zip(value.names, tensor.shape, strict=True)]
+        )
 
     def function(self, value: Callable[[torch.Tensor], torch.Tensor], operand: Node) -> Node:
         """Return the node of a function of a value."""
@@ -98,10 +100,14 @@ def _maker(
         return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
     if change.kind == "resample":
         if inputs is None:
-            raise InputError(f"{change!r}: resample draws one row for each row of a run; use it in sj.run, not in sj.edit")
+            raise InputError(
+                f"{change!r}: resample draws one row for each row of a run; use it in sj.run, not in sj.edit"
+            )
         table = resampled(model, options["over"], bare, options["seed"], inputs)
         return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
-    value = patched(model, options["from"], bare if isinstance(address.position and address.position.at, Range) else address, inputs)
+    value = patched(
+        model, options["from"], bare if isinstance(address.position and address.position.at, Range) else address, inputs
+    )
     return lambda old: _spread(_fitting(value, old, shelf, change), old)
 
 
@@ -118,11 +124,15 @@ def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention) -> Node:
     order = shown_order(old)
     sizes = {axis.name: axis.size for axis in old.axes}
     if value.dim() > len(order):
-        raise InputError(f"{change!r}: the tensor has shape {tuple(value.shape)}; the value has the axes {', '.join(map(str, old.axes))}")
+        raise InputError(
+            f"{change!r}: the tensor has shape {tuple(value.shape)}; the value has the axes {', '.join(map(str, old.axes))}"
+        )
     mine = order[len(order) - value.dim() :]
     for name, size in zip(mine, value.shape, strict=True):
         if isinstance(sizes[name], int) and size not in (1, sizes[name]):
-            raise InputError(f"{change!r}: the tensor has {size} places along {name!r}, the value {sizes[name]} (its axes, in order: {', '.join(order)})")
+            raise InputError(
+                f"{change!r}: the tensor has {size} places along {name!r}, the value {sizes[name]} (its axes, in order: {', '.join(order)})"
+            )
     return shelf.tensor(value, [Axis(name, sizes[name]) for name in mine])
 
 
@@ -133,7 +143,9 @@ def _projected_out(old: Node, directions: torch.Tensor, shelf: _Shelf, change: I
     size = old.size(axis)
     rows = directions.reshape(1, -1) if directions.dim() == 1 else directions
     if rows.dim() != 2 or rows.shape[1] != size:
-        raise InputError(f"{change!r}: directions have shape {tuple(directions.shape)}; the value's last axis is {axis}={size}")
+        raise InputError(
+            f"{change!r}: directions have shape {tuple(directions.shape)}; the value's last axis is {axis}={size}"
+        )
     left, strength, basis = torch.linalg.svd(rows.detach().to(torch.float64), full_matrices=False)
     del left
     basis = basis[strength > strength.max() * 1e-10] if float(strength.max()) > 0 else basis[:0]
@@ -165,5 +177,7 @@ def _by_position(model: Model, table: Array, old: Node, shelf: _Shelf, change: I
 def _fitting(value: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
     sizes = {axis.name: axis.size for axis in old.axes}
     if extra := set(value.names) - set(sizes):
-        raise InputError(f"{change!r}: the patch has the axes {value.names}; the value lacks {', '.join(sorted(extra))}")
+        raise InputError(
+            f"{change!r}: the patch has the axes {value.names}; the value lacks {', '.join(sorted(extra))}"
+        )
     return shelf.array(value, sizes)

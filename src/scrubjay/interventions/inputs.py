@@ -32,7 +32,9 @@ def prepare(model: Model, given: Given) -> dict[str, torch.Tensor]:
     if ids is not None and ids in named:
         _fill(named, named[ids], wanted)
     if missing := set(wanted) - set(named):
-        raise InputError(f"the model also reads {', '.join(sorted(missing))}: give every input by name; given: {', '.join(named) or 'none'}")
+        raise InputError(
+            f"the model also reads {', '.join(sorted(missing))}: give every input by name; given: {', '.join(named) or 'none'}"
+        )
     named = {key: tensor for key, tensor in named.items() if key in wanted}
     for key, tensor in named.items():
         _check_shape(wanted[key].dims, key, tensor)
@@ -46,13 +48,17 @@ def prepare(model: Model, given: Given) -> dict[str, torch.Tensor]:
 def _named(model: Model, given: Given) -> dict[str, torch.Tensor]:
     if isinstance(given, Dataset):
         given = given.inputs
-    if isinstance(given, str) or (isinstance(given, Sequence) and given and all(isinstance(item, str) for item in cast("Sequence[object]", given))):
+    if isinstance(given, str) or (
+        isinstance(given, Sequence) and given and all(isinstance(item, str) for item in cast("Sequence[object]", given))
+    ):
         return tokens_of(model, [given] if isinstance(given, str) else list(given))
     if isinstance(given, Mapping):
         return {str(key): _tensor(value, str(key)) for key, value in cast("Mapping[object, Any]", given).items()}
     ids = _ids_name(model)
     if ids is None:
-        raise InputError(f"this model does not read token ids; give a mapping of its inputs: {', '.join(model.circuit.inputs)}")
+        raise InputError(
+            f"this model does not read token ids; give a mapping of its inputs: {', '.join(model.circuit.inputs)}"
+        )
     tensor = _ragged(given) if isinstance(given, Sequence) else _tensor(given, ids)
     return {ids: tensor.unsqueeze(0) if tensor.dim() == 1 else tensor}
 
@@ -60,17 +66,23 @@ def _named(model: Model, given: Given) -> dict[str, torch.Tensor]:
 def tokens_of(model: Model, texts: list[str]) -> dict[str, torch.Tensor]:
     """Return the token ids and padding mask of texts, padded on the side the tokenizer pads."""
     if model.tokenizer is None:
-        raise InputError(f"{model.name} has no tokenizer, so it cannot read text: give token ids, or sj.load(..., tokenizer=...)")
+        raise InputError(
+            f"{model.name} has no tokenizer, so it cannot read text: give token ids, or sj.load(..., tokenizer=...)"
+        )
     if not texts:
         raise InputError("an empty batch was given: give at least one text")
     rows = [model.tokenizer(text)["input_ids"] for text in texts]
     if any(not row for row in rows):
-        raise InputError(f"text {next(i for i, row in enumerate(rows) if not row)} has no tokens: give texts that are not empty")
+        raise InputError(
+            f"text {next(i for i, row in enumerate(rows) if not row)} has no tokens: give texts that are not empty"
+        )
     left = getattr(model.tokenizer, "padding_side", "right") == "left"
     pad = getattr(model.tokenizer, "pad_token_id", None) or 0
     width = max(map(len, rows))
     full = [[pad] * (width - len(row)) + row if left else row + [pad] * (width - len(row)) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) if left else [1] * len(row) + [0] * (width - len(row)) for row in rows]
+    mask = [
+        [0] * (width - len(row)) + [1] * len(row) if left else [1] * len(row) + [0] * (width - len(row)) for row in rows
+    ]
     return {"input_ids": torch.tensor(full), "attention_mask": torch.tensor(mask)}
 
 
@@ -79,7 +91,9 @@ def _ragged(rows: Sequence[Any]) -> torch.Tensor:
         raise InputError("an empty batch was given: give at least one row")
     lengths = {len(row) for row in rows if isinstance(row, Sequence)}
     if len(lengths) > 1:
-        raise InputError(f"rows of different lengths were given ({sorted(lengths)}): pad them and give an attention_mask, or give texts")
+        raise InputError(
+            f"rows of different lengths were given ({sorted(lengths)}): pad them and give an attention_mask, or give texts"
+        )
     return _tensor(rows, "input_ids")
 
 
@@ -97,7 +111,11 @@ def _ids_name(model: Model) -> str | None:
     inputs = model.circuit.inputs
     if "input_ids" in inputs:
         return "input_ids"
-    whole = [name for name, node in inputs.items() if node.dtype == "int64" and name not in {"attention_mask", "position_ids"}]
+    whole = [
+        name
+        for name, node in inputs.items()
+        if node.dtype == "int64" and name not in {"attention_mask", "position_ids"}
+    ]
     return whole[0] if len(whole) == 1 else None
 
 
@@ -114,7 +132,9 @@ def _check_shape(dims: tuple[Axis, ...], key: str, tensor: torch.Tensor) -> None
     if tensor.dim() != len(dims):
         raise InputError(f"input {key!r} has shape {tuple(tensor.shape)}; the model expects ({expected})")
     if tensor.numel() == 0:
-        raise InputError(f"input {key!r} is empty, with shape {tuple(tensor.shape)}: give at least one row and one position of ({expected})")
+        raise InputError(
+            f"input {key!r} is empty, with shape {tuple(tensor.shape)}: give at least one row and one position of ({expected})"
+        )
 
 
 def _check_ids(model: Model, key: str, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
@@ -123,10 +143,18 @@ def _check_ids(model: Model, key: str, ids: torch.Tensor, mask: torch.Tensor | N
     size = vocabulary(model, key)
     low, high = int(ids.min()), int(ids.max())
     if size is not None and (low < 0 or high >= size):
-        raise InputError(f"token {low if low < 0 else high} is outside the vocabulary of {model.name}, which has tokens 0..{size - 1}")
+        raise InputError(
+            f"token {low if low < 0 else high} is outside the vocabulary of {model.name}, which has tokens 0..{size - 1}"
+        )
     length = ids.shape[1] if mask is None else int(mask.sum(1).max())
-    if model.context is not None and ids.dim() == 2 and max(length, ids.shape[1] if "position_ids" not in model.circuit.inputs else 0) > model.context:
-        raise InputError(f"a row of {ids.shape[1]} positions was given; {model.name} takes at most {model.context}: shorten it")
+    if (
+        model.context is not None
+        and ids.dim() == 2
+        and max(length, ids.shape[1] if "position_ids" not in model.circuit.inputs else 0) > model.context
+    ):
+        raise InputError(
+            f"a row of {ids.shape[1]} positions was given; {model.name} takes at most {model.context}: shorten it"
+        )
 
 
 def vocabulary(model: Model, key: str) -> int | None:

@@ -47,7 +47,9 @@ def position_means(model: Model, over: Any, address: Address, by: str) -> Array:
         return Array(tensor.mean(found.names.index("batch")), tuple(n for n in found.names if n != "batch"))
     rest = tuple(name for name in found.names if name not in {"batch", "query"})
     if "key" in rest:
-        raise InputError(f"{address}: a mean over rows of values between two positions is not defined where rows differ in length; average z instead")
+        raise InputError(
+            f"{address}: a mean over rows of values between two positions is not defined where rows differ in length; average z instead"
+        )
     laid = torch.as_tensor(found.laid(("batch", "query", *rest)))
     real = _real(made).to(laid.device)
     if by == "all":
@@ -78,13 +80,17 @@ def resampled(model: Model, over: Any, address: Address, seed: int, inputs: Mapp
         rows = torch.randint(found.as_tensor().shape[found.names.index("batch")], (batch,), generator=generator)
         return Array(torch.as_tensor(found.laid(("batch", *rest)))[rows], ("batch", *rest))
     if "key" in rest:
-        raise InputError(f"{address}: values between two positions cannot be taken from a row of another length; resample z, or q and k, instead")
+        raise InputError(
+            f"{address}: values between two positions cannot be taken from a row of another length; resample z, or q and k, instead"
+        )
     need = lengths(inputs)
     real = _real(made)
     longest = 0 if need is None else int(need.max())
     able = (real.sum(1) >= longest).nonzero().flatten()
     if not len(able):
-        raise InputError(f"{address}: the run has a row of {longest} real tokens and every row to resample from is shorter: give longer ones")
+        raise InputError(
+            f"{address}: the run has a row of {longest} real tokens and every row to resample from is shorter: give longer ones"
+        )
     rows = able[torch.randint(len(able), (batch,), generator=generator)]
     moved, _ = _by_real_position(torch.as_tensor(found.laid(("batch", "query", *rest))), real)
     return Array(moved[rows], ("batch", "position", *rest))
@@ -98,7 +104,9 @@ def patched(model: Model, given: Any, address: Address, inputs: Mapping[str, tor
     text = str(address)
     if text not in made.values:
         bare = str(replace(address, position=None))
-        raise AddressError(f"{text} was not kept by the run to patch from: sj.run(..., keep=[{text!r}]); kept: {', '.join(made.values)} (asked as {bare})")
+        raise AddressError(
+            f"{text} was not kept by the run to patch from: sj.run(..., keep=[{text!r}]); kept: {', '.join(made.values)} (asked as {bare})"
+        )
     found = made.values[text]
     if "batch" not in found.names:
         return found
@@ -108,13 +116,17 @@ def patched(model: Model, given: Any, address: Address, inputs: Mapping[str, tor
         tensor = found.as_tensor().select(place, 0)
         found = Array(tensor, tuple(name for name in found.names if name != "batch"))
     elif inputs is None:
-        raise InputError(f"{text}: a patch from {rows} rows fits one run only; patch from a single row, or use it in sj.run")
+        raise InputError(
+            f"{text}: a patch from {rows} rows fits one run only; patch from a single row, or use it in sj.run"
+        )
     elif rows != (here := len(next(iter(inputs.values())))):
         raise InputError(f"{text}: the patch has {rows} rows and the run has {here}: give as many rows, or one")
     if "query" in found.names and inputs is not None and address.position is None:
         have, need = found.as_tensor().shape[found.names.index("query")], _width(inputs)
         if have != need:
-            raise InputError(f"{text}: the patch has {have} positions and the run has {need}; name a position ({text}@-1), or give rows of one length")
+            raise InputError(
+                f"{text}: the patch has {have} positions and the run has {need}; name a position ({text}@-1), or give rows of one length"
+            )
     return found
 
 

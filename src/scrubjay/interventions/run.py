@@ -45,7 +45,9 @@ class Run:
     def logits(self) -> torch.Tensor:
         """The result, of a model whose result is logits."""
         if self.model.anatomy.result != "logits":
-            raise InputError(f"the result of {self.model.name} is {self.model.anatomy.result!r}, not logits: use run.output")
+            raise InputError(
+                f"the result of {self.model.name} is {self.model.anatomy.result!r}, not logits: use run.output"
+            )
         return self.output
 
     def __getitem__(self, text: str) -> Array:
@@ -53,31 +55,46 @@ class Run:
         wanted = expand(parse(text), self.model.anatomy.shape)
         missing = [str(one) for one in wanted if str(one) not in self.values]
         if missing:
-            raise AddressError(f"{missing[0]} was not kept by this run: sj.run(..., keep=[{text!r}]); kept: {', '.join(self.values)}")
-        found = [self.values[str(one)] for one in wanted]
-        return found[0] if len(found) == 1 and "*" not in text and ".." not in text.split("@")[0] else _stacked(text, wanted, found)
+            raise AddressError(
+                f"{missing[0]} was not kept by this run: sj.run(..., keep=[{text!r}]); kept: {', '.join(self.values)}"
+            )
+        return _stacked(parse(text), [self.values[str(one)] for one in wanted])
 
     def gradient(self, scalar: torch.Tensor, text: str) -> Array:
         """Return the gradient of a scalar, computed from this run's values, at one kept address.
 
-        The run must have been made with `differentiable=True`.
+        The run must have been made with `differentiable=True`. Raises `AddressError` where no gradient of its own exists: at
+        what one reader sees of the stream.
         """
         (address,) = self.model.addresses(text)
         if not self.nodes:
-            raise InputError(f"{address}: this run keeps no gradients: sj.run(..., differentiable=True, keep=[{text!r}])")
+            raise InputError(
+                f"{address}: this run keeps no gradients: sj.run(..., differentiable=True, keep=[{text!r}])"
+            )
         if str(address) not in self.nodes:
-            raise AddressError(f"{address} was not kept by this run, so no gradient can be taken there: sj.run(..., keep=[{text!r}]); kept: {', '.join(self.nodes)}")
+            raise AddressError(
+                f"{address} was not kept by this run, so no gradient can be taken there: sj.run(..., keep=[{text!r}]); kept: {', '.join(self.nodes)}"
+            )
         node, value = self.nodes[str(address)]
-        tensor = value.as_tensor()
-        if not tensor.requires_grad:
-            raise InputError("this run keeps no gradients: sj.run(..., differentiable=True)")
-        (slope,) = torch.autograd.grad(scalar, tensor, retain_graph=True)
         bare = Address(address.layer, address.part, address.site)
         where = place(self.model.circuit, self.model.anatomy, bare)
-        if where.target is not node:
-            raise AddressError(f"{address}: gradients are taken at values of their own, not at what one reader sees")
-        seen = evaluate([where.value], self.inputs, self.model.stores, known={node: Array(slope, value.names)}, device=self.model.device)
-        return shown(where.value, seen[where.value])
+        (slope,) = torch.autograd.grad(scalar, value.as_tensor(), retain_graph=True)
+        if isinstance(where.value, Map) and where.value.op == "reciprocal":  # d(1 / s) = -1 / s^2 ds
+            slope, view = -slope * value.as_tensor().detach() ** 2, node
+        elif where.terms is not None:  # a term of a sum has the gradient of the sum
+            view = node
+        else:
+            view = where.value
+        if not _is_view(view, node):
+            raise AddressError(
+                f"{address}: a gradient is taken at a value, not at what one reader sees of it; take it at what is read, or at what the reader gives"
+            )
+        if address.position is not None:
+            view = at_position(self.model.circuit, view, address.position)
+        seen = evaluate(
+            [view], self.inputs, self.model.stores, known={node: Array(slope, value.names)}, device=self.model.device
+        )
+        return shown(view, seen[view])
 
     def __repr__(self) -> str:
         """Say what was run and kept in one line."""
@@ -145,14 +162,26 @@ def _numbers(position: Position) -> tuple[int, ...]:
     return (-1,) if at == "END" else (at,) if isinstance(at, int) else ()
 
 
-def _stacked(text: str, addresses: Sequence[Address], found: Sequence[Array]) -> Array:
-    """Return values with the same axes stacked along `layer` and, where heads vary, `head`."""
+def _is_view(value: Node, node: Node) -> bool:
+    """Tell whether a value is a node itself, or some places of it."""
+    while isinstance(value, Index | Merge) and value is not node:
+        (value,) = value.operands
+    return value is node
+
+
+_AXIS_OF_PART = {Head: "head", KeyValueHead: "kv", Neuron: "hidden", Expert: "expert"}
+
+
+def _stacked(asked: Address, found: Sequence[Array]) -> Array:
+    """Return values with the same axes stacked along `layer` and `head` (or what the part is), where the address leaves them open."""
+    index = None if asked.part is None or isinstance(asked.part, Module) else asked.part.index
+    names = [
+        *([] if asked.layer is None or isinstance(asked.layer, int) else ["layer"]),
+        *([] if index is None or isinstance(index, int) else [_AXIS_OF_PART[type(asked.part)]]),
+    ]
+    if not names:
+        return found[0]
     if len({(item.names, tuple(item.as_tensor().shape)) for item in found}) > 1:
-        raise AddressError(f"{text} names values of different shapes; ask for them one by one")
-    layers = list(dict.fromkeys(address.layer for address in addresses))
-    each = len(found) // len(layers)
+        raise AddressError(f"{asked} names values of different shapes; ask for them one by one")
     stack: Any = torch.stack([item.as_tensor() for item in found])
-    names = found[0].names
-    if len(layers) * each == len(found) and each > 1:
-        return Array(stack.unflatten(0, (len(layers), each)), ("layer", "head", *names))
-    return Array(stack, ("layer" if len(layers) > 1 else "head" if addresses[0].part is not None else "layer", *names))
+    return Array(stack, (*names, *found[0].names))

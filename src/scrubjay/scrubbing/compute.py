@@ -35,7 +35,11 @@ class Computed:
 
 @torch.no_grad()
 def compute(
-    model: Model, roots: Sequence[Node], data: Dataset, table: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None
+    model: Model,
+    roots: Sequence[Node],
+    data: Dataset,
+    table: Mapping[str, np.ndarray],
+    progress: Callable[[int, int], None] | None = None,
 ) -> Computed:
     """Return the roots' values for every sample of an index table.
 
@@ -46,9 +50,17 @@ def compute(
     order = topological(settled)
     lookups = [node for node in order if isinstance(node, Gather) and node.axis == "row"]
     sources = list(dict.fromkeys(node.source for node in lookups))
-    names = sorted({node.name.removeprefix(INDEX) for node in order if isinstance(node, Input) and node.name.startswith(INDEX)})
-    used, places = np.unique(np.concatenate([table[name] for name in names]) if names else np.zeros(0, np.int64), return_inverse=True)
-    compact = {f"{INDEX}{name}": part for name, part in zip(names, np.split(places, len(names)), strict=True)} if names else {}
+    names = sorted(
+        {node.name.removeprefix(INDEX) for node in order if isinstance(node, Input) and node.name.startswith(INDEX)}
+    )
+    used, places = np.unique(
+        np.concatenate([table[name] for name in names]) if names else np.zeros(0, np.int64), return_inverse=True
+    )
+    compact = (
+        {f"{INDEX}{name}": part for name, part in zip(names, np.split(places, len(names)), strict=True)}
+        if names
+        else {}
+    )
     rows = _rows(model, data, used)
     samples = len(next(iter(table.values())))
     total = -(-len(used) // ROWS_AT_ONCE) + -(-samples // SAMPLES_AT_ONCE)

@@ -96,7 +96,10 @@ class ScrubResult:
             "constant": self.constant if np.isfinite(self.constant) else None,
             "verdict": self.verdict,
             "samples": len(self.per_example),
-            "classes": {name: {"classes": size.classes, "smallest": size.smallest, "alone": size.alone} for name, size in self.classes.items()},
+            "classes": {
+                name: {"classes": size.classes, "smallest": size.smallest, "alone": size.alone}
+                for name, size in self.classes.items()
+            },
             "facts": {key: value for key, value in self.facts.items() if key != "seconds"},
         }
 

@@ -23,7 +23,9 @@ class ClassSizes:
     """The share of rows that agree with no row but themselves."""
 
 
-def draw(sources: Sequence[Source], hypothesis: Hypothesis, data: Dataset, samples: int, seed: int) -> dict[str, np.ndarray]:
+def draw(
+    sources: Sequence[Source], hypothesis: Hypothesis, data: Dataset, samples: int, seed: int
+) -> dict[str, np.ndarray]:
     """Return the rows each source reads, (sample,) for each name.
 
     A source is drawn uniformly, with replacement, from the rows that agree with its parent's row on its feature (that row
@@ -89,4 +91,6 @@ def check_table(table: Mapping[str, np.ndarray], sources: Sequence[Source], rows
         if source.name not in table:
             raise HypothesisError(f"the index table lacks {source.name!r}; it has {', '.join(table)}")
         if table[source.name].size and (table[source.name].min() < 0 or table[source.name].max() >= rows):
-            raise HypothesisError(f"the index table reads rows of {source.name!r} that the data ({rows} rows) does not have")
+            raise HypothesisError(
+                f"the index table reads rows of {source.name!r} that the data ({rows} rows) does not have"
+            )

@@ -59,7 +59,9 @@ def scrub(
     fit the model or the data, and `InputError` for data the model cannot read.
     """
     if not isinstance(data, Dataset):
-        raise InputError(f"a scrub needs a data set with labels and features (sj.task, sj.Dataset), not {type(data).__name__}")
+        raise InputError(
+            f"a scrub needs a data set with labels and features (sj.task, sj.Dataset), not {type(data).__name__}"
+        )
     which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if table is None and (samples < 2 or not which):
         raise InputError(f"samples={samples}, seeds={seeds!r}: a scrub needs at least two samples and one seed")
@@ -88,11 +90,17 @@ def _losses(measure: Loss, value: torch.Tensor, labels: torch.Tensor) -> np.ndar
             f"the result has shape {tuple(value.shape)} and cross-entropy needs (sample, class): begin the hypothesis at one position "
             "(site='logits@END'), or give a loss"
         )
-    if measure is cross_entropy and (labels.dim() != 1 or labels.is_floating_point() or int(labels.max()) >= value.shape[1] or int(labels.min()) < 0):
-        raise InputError(f"labels of shape {tuple(labels.shape)} and type {labels.dtype} are not classes 0..{value.shape[1] - 1}: give a loss= that reads them")
+    if measure is cross_entropy and (
+        labels.dim() != 1 or labels.is_floating_point() or int(labels.max()) >= value.shape[1] or int(labels.min()) < 0
+    ):
+        raise InputError(
+            f"labels of shape {tuple(labels.shape)} and type {labels.dtype} are not classes 0..{value.shape[1] - 1}: give a loss= that reads them"
+        )
     found = measure(value, labels)
     if found.shape != labels.shape[:1]:
-        raise InputError(f"the loss gave shape {tuple(found.shape)} for {labels.shape[0]} samples: return one number for each sample")
+        raise InputError(
+            f"the loss gave shape {tuple(found.shape)} for {labels.shape[0]} samples: return one number for each sample"
+        )
     losses = found.detach().to(torch.float64).numpy()
     if not np.isfinite(losses).all():
         raise InputError(f"the loss of sample {int(np.argmin(np.isfinite(losses)))} is not a finite number")

@@ -55,7 +55,9 @@ def treeify(model: Model, hypothesis: Hypothesis) -> Treeified:
     check_sites(hypothesis, model.anatomy.shape)
     root = hypothesis.root
     if str(Address(root.site.layer, root.site.part, root.site.site)) != model.anatomy.result:
-        raise HypothesisError(f"a hypothesis begins with the model's result {model.anatomy.result!r}; this one begins with {root.site}")
+        raise HypothesisError(
+            f"a hypothesis begins with the model's result {model.anatomy.result!r}; this one begins with {root.site}"
+        )
     sources = [Source("reference", None, None), Source("floor", None, None)]
     top = "reference" if root.feature == "exact" else root.name
     if root.feature != "exact":
@@ -120,8 +122,14 @@ class _Builder:
         except AddressError as error:
             raise HypothesisError(f"claim {item.name!r}: {error}") from error
         if read(changed, self.anatomy, reader.site) is before:
-            advice = "claim the head's out or the MLP's out, or use via='all'" if item.via == "direct" else "claim a site that comes before it"
-            raise HypothesisError(f"claim {item.name!r}: {reader.site} does not read {item.site} by {item.via} paths; {advice}")
+            advice = (
+                "claim the head's out or the MLP's out, or use via='all'"
+                if item.via == "direct"
+                else "claim a site that comes before it"
+            )
+            raise HypothesisError(
+                f"claim {item.name!r}: {reader.site} does not read {item.site} by {item.via} paths; {advice}"
+            )
         return changed
 
 

@@ -17,7 +17,9 @@ from scrubjay.capture.lift.layout import Size
 from scrubjay.capture.lift.proto import Value
 from scrubjay.errors import CaptureError
 
-IRRELEVANT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "implicit", "generator"})
+IRRELEVANT = frozenset(
+    {"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "implicit", "generator"}
+)
 
 MODEL_DTYPE = torch.bfloat16
 """A module is captured with its floating weights in this type: where it occurs, the program means "the model's own"."""

@@ -80,7 +80,9 @@ def can_unify(one: Var, two: Var) -> bool:
         return True
     if one.size != two.size or (one.fixed and two.fixed and one.fixed != two.fixed):
         return False
-    return not any(two in atoms([other]) for other in one.apart) and not any(one in atoms([other]) for other in two.apart)
+    return not any(two in atoms([other]) for other in one.apart) and not any(
+        one in atoms([other]) for other in two.apart
+    )
 
 
 def unify(one: Var, two: Var) -> None:

@@ -25,13 +25,25 @@ from scrubjay.circuit.ops import Input, Opaque, Weight
 from scrubjay.errors import AddressError, CaptureError
 
 TABLE = {**LAYOUT, **ARITHMETIC, "einsum": einsum}
-SILENT = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
+SILENT = (
+    "_assert_tensor_metadata",
+    "_assert_scalar",
+    "_assert_async",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+)
 """Operators that compute nothing: they check what export already recorded."""
 
 FIXED = ("batch", "query")
 
 
-def lift(program: ExportedProgram, source: str, axes: Mapping[str, tuple[str | None, ...]], aliases: Mapping[str, str], output: str) -> Circuit:
+def lift(
+    program: ExportedProgram,
+    source: str,
+    axes: Mapping[str, tuple[str | None, ...]],
+    aliases: Mapping[str, str],
+    output: str,
+) -> Circuit:
     """Return the circuit of an exported, functionalised program.
 
     `axes` names each input's dynamic dimensions (`None` for a fixed one); `aliases` maps a tied parameter's name to the one
@@ -44,7 +56,13 @@ def lift(program: ExportedProgram, source: str, axes: Mapping[str, tuple[str | N
 class _Lifter:
     """The state of one lifting: sizes by symbol, fixed variables, and what each captured node became."""
 
-    def __init__(self, program: ExportedProgram, source: str, axes: Mapping[str, tuple[str | None, ...]], aliases: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        program: ExportedProgram,
+        source: str,
+        axes: Mapping[str, tuple[str | None, ...]],
+        aliases: Mapping[str, str],
+    ) -> None:
         self.program = program
         self.source = source
         self.axes = axes
@@ -61,7 +79,9 @@ class _Lifter:
         changed = self.program.graph_signature
         if changed.buffers_to_mutate or changed.user_inputs_to_mutate:
             what = [*changed.buffers_to_mutate.values(), *changed.user_inputs_to_mutate.values()]
-            raise CaptureError(f"the module changes its own state when run ({', '.join(map(str, what))}); switch that off (use_cache=False, eval mode)")
+            raise CaptureError(
+                f"the module changes its own state when run ({', '.join(map(str, what))}); switch that off (use_cache=False, eval mode)"
+            )
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._note_symbols(node)
@@ -136,7 +156,9 @@ class _Lifter:
 
     def _weight(self, name: str, found: torch.Tensor) -> Value:
         if name not in self.weights:
-            dims = tuple(() if size == 1 else (Var(int(size), f"{name}.{place}"),) for place, size in enumerate(found.shape))
+            dims = tuple(
+                () if size == 1 else (Var(int(size), f"{name}.{place}"),) for place, size in enumerate(found.shape)
+            )
             dtype = dtype_name(found.dtype)
             source = self.source
             self.weights[name] = _leaf(dims, lambda axes: Weight(source, name, axes, dtype))
@@ -149,7 +171,9 @@ class _Lifter:
         if not isinstance(node.target, torch._ops.OpOverload):
             if isinstance(node.meta.get("val"), torch.SymInt | int | float | bool | torch.SymBool | torch.SymFloat):
                 return None
-            raise CaptureError(f"{node.name}: {node.target} (control flow or a higher-order operation) remains in the captured program")
+            raise CaptureError(
+                f"{node.name}: {node.target} (control flow or a higher-order operation) remains in the captured program"
+            )
         name = node.target._schema.name.split("::")[1]
         if name in SILENT or not _tensors(node.meta.get("val")):
             return None
@@ -199,18 +223,32 @@ class _Lifter:
         schema = node.target._schema  # type: ignore[union-attr]
         if schema.is_mutable:
             raise CaptureError(f"{node.name}: {schema.name} changes a tensor in place and could not be functionalised")
-        arguments = json.dumps([plain(list(node.args)), {key: plain(item) for key, item in sorted(node.kwargs.items())}])
+        arguments = json.dumps(
+            [plain(list(node.args)), {key: plain(item) for key, item in sorted(node.kwargs.items())}]
+        )
         operands = [materialised(item, [v for dim in item.dims for v in dim]) for item in operands]
         results = node.meta["val"]
         many = isinstance(results, list | tuple)
-        made = [self._opaque_result(node, operands, arguments, place, item) for place, item in enumerate(results if many else [results])]
+        made = [
+            self._opaque_result(node, operands, arguments, place, item)
+            for place, item in enumerate(results if many else [results])
+        ]
         return made if many else made[0]
 
     def _opaque_result(self, node: FxNode, operands: list[Value], arguments: str, place: int, found: Any) -> Value:
         sizes = [self.size(size) for size in found.shape]
         dims: list[Dim] = []
         for at, size in enumerate(sizes):
-            like = next((d for o in operands if len(o.dims) == len(sizes) for i, d in enumerate(o.dims) if i == at and o.sizes[i] == size), None)
+            like = next(
+                (
+                    d
+                    for o in operands
+                    if len(o.dims) == len(sizes)
+                    for i, d in enumerate(o.dims)
+                    if i == at and o.sizes[i] == size
+                ),
+                None,
+            )
             dims.append(() if size == 1 else like if like is not None else (Var(size, f"{node.name}.{place}.{at}"),))
         op = str(node.target)
         flat = tuple(dict.fromkeys(atoms(v for d in dims for v in d)))
@@ -224,7 +262,11 @@ class _Lifter:
     def _finish(self, result: FxNode, output: str) -> Circuit:
         value = self.values[result]
         made = build(value.proto, axis_namer(value.proto))
-        table = {_module_address(path): made[id(found.proto)] for path, found in self.modules.items() if id(found.proto) in made}
+        table = {
+            _module_address(path): made[id(found.proto)]
+            for path, found in self.modules.items()
+            if id(found.proto) in made
+        }
         return Circuit({output: made[id(value.proto)]}, table)
 
 

@@ -89,7 +89,10 @@ def renamed(what: Value, table: dict[Var, Var]) -> Value:
 
     def make(names: Names, nodes: tuple[Node, ...]) -> Node:
         pairs = tuple(
-            (old.name, new.name) for a, b in used.items() for old, new in zip(names((a,)), names((b,)), strict=True) if old.name != new.name
+            (old.name, new.name)
+            for a, b in used.items()
+            for old, new in zip(names((a,)), names((b,)), strict=True)
+            if old.name != new.name
         )
         return relabel(nodes[0], pairs)
 
@@ -216,7 +219,9 @@ def mapped(op: str, values: Sequence[Value], parameters: tuple[bool | int | floa
     return pointwise(lambda nodes: Map(op, nodes, parameters), values)
 
 
-def contract(one: Value, two: Value, together: Sequence[tuple[int, int]], summed: Sequence[tuple[int, int]]) -> tuple[Value, Value, Proto]:
+def contract(
+    one: Value, two: Value, together: Sequence[tuple[int, int]], summed: Sequence[tuple[int, int]]
+) -> tuple[Value, Value, Proto]:
     """Return both operands and their contraction: `together` pairs of dimensions walked along, `summed` pairs summed over.
 
     All other dimensions stay free; a free axis that both have is renamed in the second (`query` becomes `key`).

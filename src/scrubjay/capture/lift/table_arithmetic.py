@@ -171,7 +171,9 @@ def along(op: str, *, keeps: bool = False) -> Handler:
     return handler
 
 
-def run_along(op: str, what: Value, dims: list[int], *, keeps: bool, keepdim: bool = False, parameters: tuple[Any, ...] = ()) -> Value:
+def run_along(
+    op: str, what: Value, dims: list[int], *, keeps: bool, keepdim: bool = False, parameters: tuple[Any, ...] = ()
+) -> Value:
     """Return a function of the value along dimensions."""
     over: Dim = tuple(var for d in dims for var in atoms(what.dims[d]))
     what = materialised(what, over)
@@ -339,7 +341,22 @@ def _repeated(query: Value, what: Value) -> Value:
 
 
 _UNARY = (
-    *("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log1p", "reciprocal", "relu"),
+    *(
+        "abs",
+        "ceil",
+        "cos",
+        "erf",
+        "exp",
+        "expm1",
+        "floor",
+        "isfinite",
+        "isinf",
+        "isnan",
+        "log",
+        "log1p",
+        "reciprocal",
+        "relu",
+    ),
     *("round", "rsqrt", "sigmoid", "sign", "silu", "sin", "sqrt", "tan", "tanh"),
 )
 _BINARY = {

@@ -106,7 +106,13 @@ def full(call: Call) -> Value:
     for name in ("self", "size", "dtype"):
         call.taken.add(name)
     op = call.fx.target.__name__.split(".")[0]  # type: ignore[union-attr]
-    number = 0 if "zeros" in op else 1 if "ones" in op else call.number("fill_value" if "fill_value" in call.given else "value")
+    number = (
+        0
+        if "zeros" in op
+        else 1
+        if "ones" in op
+        else call.number("fill_value" if "fill_value" in call.given else "value")
+    )
     dtype = call.fx.meta["val"].dtype
     fill = scalar(number, dtype)
     dims = tuple(() if size == 1 else (Var(size, f"{call.fx.name}.{place}"),) for place, size in enumerate(call.sizes))
@@ -115,7 +121,6 @@ def full(call: Call) -> Value:
 
 def scalar(number: Any, dtype: Any = None) -> Value:
     """Return a number; the least or greatest of the model's type stays that, in whatever type the circuit runs."""
-
 
     name = None if dtype is None else dtype_name(dtype)
     if isinstance(number, float):
@@ -147,13 +152,11 @@ def arange(call: Call) -> Value:
 def mapped_multiply(what: Value, number: Any) -> Value:
     """Return the value times a number."""
 
-
     return pointwise(Multiply, [what, scalar(number)])
 
 
 def mapped_add(what: Value, number: Any) -> Value:
     """Return the value plus a number."""
-
 
     return pointwise(Add, [what, scalar(number)])
 
@@ -249,7 +252,12 @@ def split(call: Call) -> list[Value]:
     sizes = [call.size(item.shape[dim]) for item in call.fx.meta["val"]]
     total = size_of(what.dims[dim])
     if isinstance(total, int) and len(set(sizes)) == 1 and len(sizes) > 1:
-        wanted = (*(size_of(d) for d in what.dims[:dim]), len(sizes), sizes[0], *(size_of(d) for d in what.dims[dim + 1 :]))
+        wanted = (
+            *(size_of(d) for d in what.dims[:dim]),
+            len(sizes),
+            sizes[0],
+            *(size_of(d) for d in what.dims[dim + 1 :]),
+        )
         dims = reshape(what.dims, wanted)
         if dims is not None:
             factored = Value(what.proto, tuple(dims))
@@ -348,8 +356,13 @@ def index(call: Call) -> Value:
     what = call.tensor("self")
     raw = call.raw("indices")
     places = [place for place, item in enumerate(raw) if item is not None]
-    if any(raw[place].meta["val"].dtype.is_floating_point or str(raw[place].meta["val"].dtype) == "torch.bool" for place in places):
-        raise CaptureError(f"{call.fx.name}: the result's shape depends on the data (a boolean index); use torch.where instead")
+    if any(
+        raw[place].meta["val"].dtype.is_floating_point or str(raw[place].meta["val"].dtype) == "torch.bool"
+        for place in places
+    ):
+        raise CaptureError(
+            f"{call.fx.name}: the result's shape depends on the data (a boolean index); use torch.where instead"
+        )
     for place in places:
         what = whole(what, place)
     indices = [distinct_index(what, call.lifted(raw[place]), places) for place in places]

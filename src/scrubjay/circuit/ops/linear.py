@@ -26,7 +26,9 @@ class Einsum(Node):
         """Return the operands' axes without the summed ones."""
         axes = _union(self.factors, "Einsum")
         if missing := set(self.summed) - names(axes):
-            raise CircuitError(f"Einsum sums over {sorted(missing)}, which no operand has; they have {', '.join(map(str, axes))}")
+            raise CircuitError(
+                f"Einsum sums over {sorted(missing)}, which no operand has; they have {', '.join(map(str, axes))}"
+            )
         return tuple(axis for axis in axes if axis.name not in self.summed)
 
     @property

@@ -58,7 +58,11 @@ class Narrow(Node):
     def find_axes(self) -> tuple[Axis, ...]:
         """Return the source's axes with `to` in the place of `axis`."""
         size = self.source.size(self.axis)
-        if isinstance(size, int) and isinstance(self.to.size, int) and self.start + (self.to.size - 1) * self.step >= size:
+        if (
+            isinstance(size, int)
+            and isinstance(self.to.size, int)
+            and self.start + (self.to.size - 1) * self.step >= size
+        ):
             raise CircuitError(f"cannot take {self.to.size} places from {self.start} on of axis {self.axis}={size}")
         return in_order([*_without(self.source, self.axis), self.to])
 

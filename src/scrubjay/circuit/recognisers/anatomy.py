@@ -76,8 +76,12 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
     modules = frozenset(circuit.table)
     paths = frozenset(place.removeprefix(".") for place in modules)
     if not layers:
-        named = circuit.with_table({**circuit.table, **{f"in.{name}": node for name, node in circuit.inputs.items()}, result: root})
-        return named, Anatomy((), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(notes))
+        named = circuit.with_table(
+            {**circuit.table, **{f"in.{name}": node for name, node in circuit.inputs.items()}, result: root}
+        )
+        return named, Anatomy(
+            (), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(notes)
+        )
     ends = find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known)
     given = {f"in.{name}": node for name, node in circuit.inputs.items()}
     nodes = {**circuit.table, **given, **_table(layers, ends, result, root)}
@@ -102,7 +106,14 @@ def _table(layers: list[Layer], ends: Ends, result: str, root: Node) -> dict[str
         table[here + "attn.out"] = layer.attn_out
         if layer.mlp is not None:
             table[here + "resid_mid"] = layer.resid_mid
-            table.update({here + "mlp.in": layer.mlp.reads, here + "mlp.pre": layer.mlp.pre, here + "mlp.post": layer.mlp.post, here + "mlp.out": layer.mlp.out})
+            table.update(
+                {
+                    here + "mlp.in": layer.mlp.reads,
+                    here + "mlp.pre": layer.mlp.pre,
+                    here + "mlp.post": layer.mlp.post,
+                    here + "mlp.out": layer.mlp.out,
+                }
+            )
             if layer.mlp.up is not None:
                 table.update({here + "mlp.gate": layer.mlp.pre, here + "mlp.up": layer.mlp.up})
         table[here + "resid_post"] = layer.resid_post
@@ -157,7 +168,9 @@ def _with_stretches(given: dict[str, str], root: Node) -> dict[str, str]:
     return given
 
 
-def _anatomy(layers: list[Layer], ends: Ends, circuit: Circuit, modules: frozenset[str], notes: tuple[str, ...]) -> Anatomy:
+def _anatomy(
+    layers: list[Layer], ends: Ends, circuit: Circuit, modules: frozenset[str], notes: tuple[str, ...]
+) -> Anatomy:
     parts = tuple(_layer_anatomy(number, layer, circuit) for number, layer in enumerate(layers))
     shapes = tuple(_layer_shape(number, part, circuit) for number, part in enumerate(parts))
     top = frozenset(address for address in circuit.table if not address.startswith(("L", "in."))) - modules
@@ -184,9 +197,13 @@ def _layer_anatomy(number: int, layer: Layer, circuit: Circuit) -> LayerAnatomy:
         post = circuit.table[here + "mlp.post"]
         sizes = [axis.size for axis in post.axes if axis.name not in {"batch", "query"}]
         neurons = int(sizes[0]) if len(sizes) == 1 else 0
-    inverse = frozenset(name for name, norm in (("ln1", layer.ln1), ("ln2", layer.ln2)) if norm is not None and norm.inverse)
+    inverse = frozenset(
+        name for name, norm in (("ln1", layer.ln1), ("ln2", layer.ln2)) if norm is not None and norm.inverse
+    )
     post_norm = layer.mlp is not None and layer.mlp.reads is not layer.resid_mid
-    return LayerAnatomy(heads, kv_heads, head_axes, kv_axes, neurons, bool(layer.mlp and layer.mlp.up), post_norm, inverse)
+    return LayerAnatomy(
+        heads, kv_heads, head_axes, kv_axes, neurons, bool(layer.mlp and layer.mlp.up), post_norm, inverse
+    )
 
 
 _HEAD_SITES = ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "out", "q_in", "k_in", "v_in")

@@ -32,7 +32,12 @@ def find_attention(known: Facts) -> list[Attention]:
     """Return every attention layer, in the order of computation; a softmax that is none is passed over."""
     found: list[Attention] = []
     for node in known.nodes:
-        if isinstance(node, Along) and node.op in {"softmax", "safe_softmax"} and node.over == ("key",) and "query" in node.axis_names:
+        if (
+            isinstance(node, Along)
+            and node.op in {"softmax", "safe_softmax"}
+            and node.over == ("key",)
+            and "query" in node.axis_names
+        ):
             one = _attention(node, known)
             if one is not None:
                 found.append(one)

@@ -7,7 +7,21 @@ from dataclasses import dataclass
 
 from scrubjay.circuit.graph import above, readers
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Index, Input, Map, Merge, Multiply, Narrow, Relabel, Split, Weight
+from scrubjay.circuit.ops import (
+    Add,
+    Along,
+    Constant,
+    Einsum,
+    Index,
+    Input,
+    Map,
+    Merge,
+    Multiply,
+    Narrow,
+    Relabel,
+    Split,
+    Weight,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +140,12 @@ def norm_below(node: Node, known: Facts) -> Norm | None:
 
 
 def _norm_core(node: Node) -> Norm | None:
-    if isinstance(node, Map) and node.op == "divide" and isinstance(node.inputs[1], Along) and node.inputs[1].op == "rms":
+    if (
+        isinstance(node, Map)
+        and node.op == "divide"
+        and isinstance(node.inputs[1], Along)
+        and node.inputs[1].op == "rms"
+    ):
         value, scale = node.inputs
         centered = isinstance(value, Along) and value.op == "center"
         return Norm(without_casts(value.operands[0] if centered else value), node, scale, inverse=False)

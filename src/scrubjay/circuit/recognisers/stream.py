@@ -86,7 +86,9 @@ def _is_addition(node: Node, known: Facts) -> bool:
     if not isinstance(node, Add) or "query" not in node.axis_names or "key" in node.axis_names:
         return False
     data = known.data_operands(node)
-    return len(data) == 2 and all("query" in item.axis_names and item.axis_names >= node.axis_names - {"batch"} for item in data)
+    return len(data) == 2 and all(
+        "query" in item.axis_names and item.axis_names >= node.axis_names - {"batch"} for item in data
+    )
 
 
 def _addition_above(part: Node, known: Facts) -> tuple[Node, Node, Node] | None:
@@ -142,7 +144,9 @@ def _inside_mlp(out: Node, stream: Node, known: Facts) -> Mlp | None:
     if len(first) == 1:
         return Mlp(stream, first[0], None, post, out)
     if len(first) == 2 and isinstance(post, Multiply):
-        straight = [node for node in first if node in [without_casts(item) for item in post.factors] or node in post.factors]
+        straight = [
+            node for node in first if node in [without_casts(item) for item in post.factors] or node in post.factors
+        ]
         if len(straight) == 1:
             (gate,) = [node for node in first if node is not straight[0]]
             return Mlp(stream, gate, straight[0], post, out)
@@ -216,7 +220,13 @@ def _index_kind(index: Node) -> str | None:
     while stack:
         node = stack.pop()
         if isinstance(node, Input):
-            kinds.add("position" if node.name in {"position_ids", "attention_mask"} else "token" if node.name != "token_type_ids" else "type")
+            kinds.add(
+                "position"
+                if node.name in {"position_ids", "attention_mask"}
+                else "token"
+                if node.name != "token_type_ids"
+                else "type"
+            )
         elif isinstance(node, Iota):
             kinds.add("position")
         elif isinstance(node, Gather) and stored(node.source) is not None:

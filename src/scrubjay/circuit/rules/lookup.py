@@ -40,7 +40,9 @@ def gathers_up(roots: Sequence[Node], axis: str = "row") -> dict[Node, Node]:
             return plain
         if node.acts_along & (ours | {axis}) or any(name in item.source.axis_names for item in looked for name in ours):
             return plain
-        inner = node.with_operands([item.source if isinstance(item, Gather) and item in looked else item for item in operands])
+        inner = node.with_operands(
+            [item.source if isinstance(item, Gather) and item in looked else item for item in operands]
+        )
         return Gather(inner, axis, index)
 
     return rebuild(roots, raised)
