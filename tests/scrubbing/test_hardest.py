@@ -4,6 +4,7 @@ The brute force is written against the torch module alone: forward hooks and the
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,12 +26,13 @@ HEAD, GROUP = 2, 2  # the head that is claimed, and query heads for each key-val
 
 
 @pytest.fixture(scope="module")
-def module() -> LlamaForCausalLM:
-    config = LlamaConfig(
+def module() -> Any:
+    config: Any = LlamaConfig(
         num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, hidden_size=32, intermediate_size=48, vocab_size=VOCAB,
-        max_position_embeddings=64, bos_token_id=1, eos_token_id=2, attn_implementation="eager",
+        max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     torch.manual_seed(0)
+    config._attn_implementation = "eager"
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -39,7 +41,7 @@ def module() -> LlamaForCausalLM:
 
 
 @pytest.fixture(scope="module")
-def model(module: LlamaForCausalLM) -> Model:
+def model(module: Any) -> Model:
     return sj.load(module, cache=None)
 
 
@@ -54,9 +56,7 @@ def data() -> Dataset:
     return Dataset("left padded", {"input_ids": ids, "attention_mask": mask}, ids[:, 0] % 5, features)
 
 
-def stream(
-    module: LlamaForCausalLM, data: Dataset, rows: np.ndarray, layer: int
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def stream(module: Any, data: Dataset, rows: np.ndarray, layer: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return what a layer reads on some rows, and the run's own pieces."""
     seen: dict[str, torch.Tensor] = {}
     ids, mask = (torch.from_numpy(np.array(data.inputs[name][rows])) for name in ("input_ids", "attention_mask"))
@@ -84,7 +84,7 @@ def stream(
 
 
 def head_of_three(
-    module: LlamaForCausalLM, layer: int, q_from: torch.Tensor, k_from: torch.Tensor, rest: dict[str, torch.Tensor]
+    module: Any, layer: int, q_from: torch.Tensor, k_from: torch.Tensor, rest: dict[str, torch.Tensor]
 ) -> torch.Tensor:
     """Return the head's output when queries, keys, and everything else come from three data, by the formulas."""
     block = module.model.layers[layer]
@@ -114,7 +114,7 @@ def hypothesis() -> sj.Hypothesis:
     return made
 
 
-def test_three_data_meet_at_one_node_as_in_brute_force(module: LlamaForCausalLM, model: Model, data: Dataset) -> None:
+def test_three_data_meet_at_one_node_as_in_brute_force(module: Any, model: Model, data: Dataset) -> None:
     made = treeify(model, hypothesis())
     table = draw(made.sources, hypothesis(), data, samples=24, seed=3)
     assert {source.name for source in made.sources} >= {"output/other", "head", "head/other", "queries", "keys"}

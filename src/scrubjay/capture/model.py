@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from scrubjay.circuit.address import Address, expand, parse
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.ops import Weight
 from scrubjay.circuit.places import read
 from scrubjay.circuit.recognisers import Anatomy
 from scrubjay.engine.context import Store
-from scrubjay.evidence.digest import digest_bytes, digest_json
+from scrubjay.evidence.digest import digest_json
+
+
+class Stored(Store, Protocol):
+    """A store that can also say what its tensors are."""
+
+    def digest(self, name: str) -> str:
+        """Return the fingerprint of a stored tensor's type, shape and bytes as they are now."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +42,7 @@ class Model:
     name: str
     circuit: Circuit
     anatomy: Anatomy
-    stores: Mapping[str, Store]
+    stores: Mapping[str, Stored]
     tokenizer: Any = None
     context: int | None = None
     dtype: torch.dtype | None = None
@@ -70,23 +78,9 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """The fingerprint of the weights: sha256 over the names, types, shapes and bytes of all tensors that are used.
-
-        It is remembered for as long as no tensor is replaced or changed in place.
-        """
-        tensors = {
-            name: self.stores[leaf.source].tensor(name).detach() for name, leaf in sorted(self.circuit.weights.items())
-        }
-        seen = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in tensors.items())
-        if seen not in self._digests:
-            self._digests.clear()
-            self._digests[seen] = digest_json({name: _description(tensor) for name, tensor in tensors.items()})
-        return self._digests[seen]
-
-    @cached_property
-    def _digests(self) -> dict[tuple[tuple[str, int, int], ...], str]:
-        """The last digest, by the storage and version of each tensor that it was computed from."""
-        return {}
+        """The fingerprint of the weights as they are now: sha256 over names, types, shapes and bytes of all that are used."""
+        leaves = [node for node in self.circuit.nodes if isinstance(node, Weight)]
+        return digest_json(sorted([leaf.name, self.stores[leaf.source].digest(leaf.name)] for leaf in leaves))
 
     def exact(self) -> Model:
         """Return the model on the exact form of its circuit (narrow casts widened), run in 64 bits."""
@@ -97,11 +91,6 @@ class Model:
         heads = sorted(set(self.heads))
         many = "/".join(map(str, heads)) if heads else "no"
         return f"<Model {self.name}: {self.layers} layers, {many} heads, {len(self.circuit.nodes)} nodes>"
-
-
-def _description(tensor: torch.Tensor) -> list[object]:
-    plain = tensor.cpu().contiguous()
-    return [str(plain.dtype), list(plain.shape), digest_bytes(plain.reshape(-1).view(torch.uint8).numpy().tobytes())]
 
 
 def _starred(site: str) -> str:

@@ -87,6 +87,12 @@ class Circuit:
         # bottom-up, so that a cast below another is widened too
         return _replace_everywhere(self, changes)
 
+    def __str__(self) -> str:
+        """Print the circuit from its results down, layers of equal structure once (`circuit.show` has options)."""
+        from scrubjay.circuit.show import show  # noqa: PLC0415 - printing knows circuits, and not the other way round
+
+        return show(self)
+
     def __repr__(self) -> str:
         """Say the size in one line."""
         return f"<Circuit {', '.join(self.roots)}: {len(self.nodes)} nodes, {len(self.table)} addresses>"

@@ -94,7 +94,7 @@ def _settled(order: Sequence[Node], table: Mapping[str, str]) -> dict[str, str]:
         again = False
         for node in order:
             taken: dict[str, str] = {}
-            renamed_away = {old for old, new in node.pairs} if isinstance(node, Relabel) else set[str]()
+            renamed_away = {old for old, _ in node.pairs} if isinstance(node, Relabel) else set[str]()
             for name in sorted(_mentioned(node) - renamed_away):
                 new = settled.get(name, name)
                 if taken.setdefault(new, name) != name:

@@ -19,10 +19,6 @@ class Store(Protocol):
         """Return the stored tensor, not a copy; raise `LoadError` for a name it lacks."""
         ...
 
-    def digest(self, name: str) -> str:
-        """Return the fingerprint of a stored tensor's type, shape and bytes as they are now."""
-        ...
-
 
 @dataclass(frozen=True, eq=False)
 class Payload:

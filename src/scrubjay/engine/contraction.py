@@ -12,11 +12,13 @@ from scrubjay.engine.array import Array, spread
 
 def contract(operands: Sequence[Array], summed: Sequence[str]) -> Array:
     """Return the product of the operands summed over the axes `summed`."""
-    left = list(operands)
+    left: list[Array] = list(operands)
     over = set(summed)
     left = [_early(item, over, [other for other in left if other is not item]) for item in left]
     while len(left) > 1:
-        a, b = min(((i, j) for j in range(len(left)) for i in range(j)), key=lambda pair: _cost(left, pair, over))
+        pairs = [(i, j) for j in range(len(left)) for i in range(j)]
+        costs = [_cost(left, pair, over) for pair in pairs]
+        a, b = pairs[costs.index(min(costs))]
         one, two = left[a], left[b]
         rest = [item for place, item in enumerate(left) if place not in (a, b)]
         elsewhere = {name for item in rest for name in item.names}

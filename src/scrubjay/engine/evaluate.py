@@ -93,7 +93,7 @@ def evaluate(
 
 def _one(node: Node, operands: list[Array], context: Context) -> Array:
     made = KERNELS[type(node)](node, operands, context)
-    if set(made.names) != node.axis_names and isinstance(made.tensor, torch.Tensor):
+    if frozenset(made.names) != node.axis_names and isinstance(made.tensor, torch.Tensor):
         raise EvaluationError(f"{node!r} was evaluated to the axes {made.names}: this is a defect, please report it")
     return made
 

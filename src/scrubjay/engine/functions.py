@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,7 +55,23 @@ def _leaky_relu(value: torch.Tensor, slope: float) -> torch.Tensor:
     return F.leaky_relu(value, slope)
 
 
+_BINARY: dict[str, Any] = {
+    "divide": "truediv", "floor_divide": "floordiv", "equal": "eq", "not_equal": "ne", "greater": "gt", "greater_equal": "ge",
+    "less": "lt", "less_equal": "le", "power": "pow", "remainder": "mod", "bitwise_and": "and_", "bitwise_or": "or_",
+}  # fmt: skip
+"""Functions that are Python's own operators, by their names there; bare numbers take part as Python numbers do."""
+
+
+def _center(value: torch.Tensor, dim: int) -> torch.Tensor:
+    return value - value.mean(dim, keepdim=True)
+
+
+def _variance(value: torch.Tensor, dim: int) -> torch.Tensor:
+    return value.var(dim, correction=0)
+
+
 MAP: dict[str, Callable[..., Any]] = {
+    **{name: getattr(operator, python) for name, python in _BINARY.items()},
     **{
         name: _tensors(getattr(torch, name))
         for name in (
@@ -65,15 +82,12 @@ MAP: dict[str, Callable[..., Any]] = {
     "cast": _cast, "elu": _tensors(F.elu), "gelu": _tensors(F.gelu), "gelu_tanh": _tensors(_gelu_tanh), "hardtanh": _tensors(F.hardtanh),
     "leaky_relu": _leaky_relu, "not": _tensors(torch.logical_not), "quick_gelu": _tensors(_quick_gelu), "silu": _tensors(F.silu),
     "softplus": _softplus, "and": _tensors(torch.logical_and), "or": _tensors(torch.logical_or), "xor": _tensors(torch.logical_xor),
-    "divide": lambda a, b: a / b, "floor_divide": lambda a, b: a // b, "equal": lambda a, b: a == b, "not_equal": lambda a, b: a != b,
-    "greater": lambda a, b: a > b, "greater_equal": lambda a, b: a >= b, "less": lambda a, b: a < b, "less_equal": lambda a, b: a <= b,
-    "power": lambda a, b: a**b, "remainder": lambda a, b: a % b, "bitwise_and": lambda a, b: a & b, "bitwise_or": lambda a, b: a | b,
     "where": _where,
 }  # fmt: skip
 
 
 def _along_one(
-    function: Callable[[torch.Tensor, int], torch.Tensor], *, keeps: bool
+    function: Callable[..., torch.Tensor], *, keeps: bool
 ) -> Callable[[Array, Sequence[str], Sequence[Any]], Array]:
     """Return a kernel that merges the axes it runs over into one, last."""
 
@@ -104,7 +118,7 @@ ALONG: dict[str, Callable[[Array, Sequence[str], Sequence[Any]], Array]] = {
     "softmax": _along_one(torch.softmax, keeps=True),
     "safe_softmax": _along_one(_safe_softmax, keeps=True),
     "log_softmax": _along_one(torch.log_softmax, keeps=True),
-    "center": _along_one(lambda value, dim: value - value.mean(dim, keepdim=True), keeps=True),
+    "center": _along_one(_center, keeps=True),
     "cumsum": _along_one(torch.cumsum, keeps=True),
     "cumprod": _along_one(torch.cumprod, keeps=True),
     "mean": _along_one(torch.mean, keeps=False),
@@ -117,6 +131,6 @@ ALONG: dict[str, Callable[[Array, Sequence[str], Sequence[Any]], Array]] = {
     "argmin": _along_one(torch.argmin, keeps=False),
     "logsumexp": _along_one(torch.logsumexp, keeps=False),
     "prod": _along_one(torch.prod, keeps=False),
-    "var": _along_one(lambda value, dim: value.var(dim, correction=0), keeps=False),
+    "var": _along_one(_variance, keeps=False),
     "rms": _along_one(_rms, keeps=False),
 }

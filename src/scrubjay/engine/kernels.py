@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -146,7 +146,8 @@ def _relabel(node: Relabel, operands: Sequence[Array], _: Context) -> Array:
 def _split(node: Split, operands: Sequence[Array], context: Context) -> Array:
     (source,) = operands
     place = source.names.index(node.axis)
-    tensor = source.as_tensor().unflatten(place, [context.size(axis.size) for axis in node.into])
+    tensor, sizes = source.as_tensor(), [context.size(axis.size) for axis in node.into]
+    tensor = tensor.reshape([*tensor.shape[:place], *sizes, *tensor.shape[place + 1 :]])
     return Array(tensor, (*source.names[:place], *(axis.name for axis in node.into), *source.names[place + 1 :]))
 
 
@@ -173,17 +174,20 @@ def _opaque(node: Opaque, operands: Sequence[Array], context: Context) -> Array:
 
     def plain(item: Any) -> Any:
         if isinstance(item, list):
-            return [plain(one) for one in item]
+            return [plain(one) for one in cast("list[Any]", item)]
         if isinstance(item, dict):
-            ((kind, value),) = item.items()
-            table: dict[str, Callable[[], Any]] = {
-                "operand": lambda: laid[value],
-                "size": lambda: context.size(value),
-                "dtype": lambda: context.type_of(value),
-                "ignored": lambda: None,
-                "float": lambda: float(value),
-            }
-            return table[kind]()
+            ((kind, value),) = cast("dict[str, Any]", item).items()
+            match kind:
+                case "operand":
+                    return laid[value]
+                case "size":
+                    return context.size(value)
+                case "dtype":
+                    return context.type_of(value)
+                case "float":
+                    return float(value)
+                case _:  # a device or memory layout, which is this run's own affair
+                    return None
         return item
 
     args, kwargs = json.loads(node.arguments)
@@ -191,7 +195,7 @@ def _opaque(node: Opaque, operands: Sequence[Array], context: Context) -> Array:
         *[plain(item) for item in args],
         **{key: plain(item) for key, item in kwargs.items() if "ignored" not in str(item)},
     )
-    tensor = made[node.result] if isinstance(made, tuple | list) else made
+    tensor: torch.Tensor = made if isinstance(made, torch.Tensor) else made[node.result]
     flat = [axis for dim in node.dims for axis in dim]
     return Array(tensor.reshape([context.size(axis.size) for axis in flat]), tuple(axis.name for axis in flat))
 
@@ -204,7 +208,7 @@ def _in_layout(item: Array, layout: tuple[tuple[Axis, ...], ...]) -> torch.Tenso
 
 def _custom(node: Custom, operands: Sequence[Array], context: Context) -> Array:
     given = torch.as_tensor(operands[0].dense(node.layout))
-    made = context.function(node.source, node.name)(given)
+    made: Any = context.function(node.source, node.name)(given)
     if not isinstance(made, torch.Tensor) or made.shape != given.shape:
         found = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
         raise EvaluationError(

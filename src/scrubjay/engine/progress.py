@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def progress_after(seconds: float, what: str) -> Iterator[Progress]:
+def progress_after(seconds: float, what: str) -> Generator[Progress]:
     """Give a function of (done, of how many) that shows a bar once the work has lasted `seconds`, on a terminal or notebook."""
     from rich.console import Console  # noqa: PLC0415 - not needed by short runs
     from rich.progress import Progress as Bar  # noqa: PLC0415

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from scrubjay.capture.model import Model
+from scrubjay.capture.model import Model, Stored
 from scrubjay.circuit.address import Address, Range
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Constant, Custom, Einsum, Gather, Iota, Map, Multiply, Relabel, Weight
 from scrubjay.circuit.places import real_mask, span, write
 from scrubjay.engine.array import Array
-from scrubjay.engine.context import Payload, Store
+from scrubjay.engine.context import Payload
 from scrubjay.errors import InputError
 from scrubjay.interventions.change import Intervention
+from scrubjay.interventions.inputs import lengths
 from scrubjay.interventions.reference import patched, position_means, resampled
 from scrubjay.interventions.shown import shown_order
 
@@ -45,7 +46,7 @@ def applied(model: Model, interventions: Sequence[Intervention], inputs: Mapping
         for address in model.addresses(change.at):
             make = _maker(model, change, address, inputs, _Shelf(source, tensors, functions))
             circuit = write(model.circuit, model.anatomy, address, make, repr(change))
-            stores: dict[str, Store] = {**model.stores, source: Payload(tensors, functions)}
+            stores: dict[str, Stored] = {**model.stores, source: Payload(tensors, functions)}
             model = replace(model, circuit=circuit, stores=stores)
     return model
 
@@ -97,6 +98,7 @@ def _maker(
         return lambda old: shelf.function(options["function"], old)
     if change.kind == "mean":
         table = position_means(model, options["over"], bare, options["by"])
+        _check_length(change, table, inputs)
         return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
     if change.kind == "resample":
         if inputs is None:
@@ -109,6 +111,18 @@ def _maker(
         model, options["from"], bare if isinstance(address.position and address.position.at, Range) else address, inputs
     )
     return lambda old: _spread(_fitting(value, old, shelf, change), old)
+
+
+def _check_length(change: Intervention, table: Array, inputs: Mapping[str, torch.Tensor] | None) -> None:
+    """Refuse a run with a row that is longer than every row a mean by position was taken over."""
+    rows = None if inputs is None else lengths(inputs)
+    if rows is None or "position" not in table.names:
+        return
+    longest, have = int(rows.max()), table.as_tensor().shape[table.names.index("position")]
+    if longest > have:
+        raise InputError(
+            f"{change!r}: the run has a row of {longest} real tokens and the longest row to take the mean over has {have}: give longer ones, or by='all'"
+        )
 
 
 def _spread(new: Node, old: Node) -> Node:

@@ -28,6 +28,7 @@ def prepare(model: Model, given: Given) -> dict[str, torch.Tensor]:
     wanted = model.circuit.inputs
     if unknown := set(named) - set(wanted) - {"attention_mask", "position_ids"}:
         raise InputError(f"this model has no input {', '.join(sorted(unknown))}; its inputs are {', '.join(wanted)}")
+    _check_padding_is_read(model, named)
     ids = _ids_name(model)
     if ids is not None and ids in named:
         _fill(named, named[ids], wanted)
@@ -119,11 +120,25 @@ def _ids_name(model: Model) -> str | None:
     return whole[0] if len(whole) == 1 else None
 
 
+def _check_padding_is_read(model: Model, named: Mapping[str, torch.Tensor]) -> None:
+    """Refuse padding that the model would take for tokens."""
+    mask = named.get("attention_mask")
+    if mask is not None and "attention_mask" not in model.circuit.inputs and not bool(mask.all()):
+        raise InputError(
+            f"the attention_mask has padding and {model.name} reads no mask, so it would take padding for tokens: give rows of one length"
+        )
+
+
 def _fill(named: dict[str, torch.Tensor], ids: torch.Tensor, wanted: Mapping[str, Input]) -> None:
     if "attention_mask" in wanted and "attention_mask" not in named:
         named["attention_mask"] = torch.ones_like(ids)
+    mask = named.get("attention_mask")
+    if mask is not None and mask.shape != ids.shape:
+        raise InputError(
+            f"the attention_mask has shape {tuple(mask.shape)} and the token ids {tuple(ids.shape)}: give both the same size"
+        )
     if "position_ids" in wanted and "position_ids" not in named:
-        mask = named.get("attention_mask", torch.ones_like(ids))
+        mask = torch.ones_like(ids) if mask is None else mask
         named["position_ids"] = (mask.to(torch.int64).cumsum(-1) - 1).clamp(min=0)
 
 

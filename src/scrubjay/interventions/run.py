@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from scrubjay.capture.model import Model
-from scrubjay.circuit.address import Address, Position, Range, expand, parse
+from scrubjay.circuit.address import Address, Expert, Head, KeyValueHead, Module, Neuron, Position, Range, expand, parse
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.places import place
+from scrubjay.circuit.ops import Index, Map, Merge
+from scrubjay.circuit.places import at_position, place
 from scrubjay.engine.array import Array
 from scrubjay.engine.evaluate import evaluate, input_sizes
 from scrubjay.engine.progress import progress_after
@@ -27,7 +28,8 @@ from scrubjay.interventions.shown import shown
 class Run:
     """What a run gave: the result, and the values that were kept, with named axes.
 
-    `run["L5.H1.pattern"]` is one value; `run["L*.resid_post"]` stacks the matching ones, outermost axes `layer` and `head`.
+    `run["L5.H1.pattern"]` is one value; `run["L*.H*.z"]` stacks the matching ones, outermost axes `layer` and `head`; an axis that
+    the address gives one number for is not there.
     """
 
     model: Model
@@ -58,7 +60,7 @@ class Run:
             raise AddressError(
                 f"{missing[0]} was not kept by this run: sj.run(..., keep=[{text!r}]); kept: {', '.join(self.values)}"
             )
-        return _stacked(parse(text), [self.values[str(one)] for one in wanted])
+        return _stacked(parse(text), wanted, [self.values[str(one)] for one in wanted])
 
     def gradient(self, scalar: torch.Tensor, text: str) -> Array:
         """Return the gradient of a scalar, computed from this run's values, at one kept address.
@@ -78,6 +80,10 @@ class Run:
         node, value = self.nodes[str(address)]
         bare = Address(address.layer, address.part, address.site)
         where = place(self.model.circuit, self.model.anatomy, bare)
+        if isinstance(address.part, Head) and where.terms is None and self._is_shared(address, node):
+            raise AddressError(
+                f"{address}: this value is shared by the heads of a group, so one head's copy has no gradient of its own: take that of the key-value head"
+            )
         (slope,) = torch.autograd.grad(scalar, value.as_tensor(), retain_graph=True)
         if isinstance(where.value, Map) and where.value.op == "reciprocal":  # d(1 / s) = -1 / s^2 ds
             slope, view = -slope * value.as_tensor().detach() ** 2, node
@@ -95,6 +101,12 @@ class Run:
             [view], self.inputs, self.model.stores, known={node: Array(slope, value.names)}, device=self.model.device
         )
         return shown(view, seen[view])
+
+    def _is_shared(self, address: Address, node: Node) -> bool:
+        """Tell whether a node has fewer heads than the layer's attention."""
+        heads = self.model.anatomy.layers[address.layer].head_axes if isinstance(address.layer, int) else ()
+        present = {name for name, _ in heads} & node.axis_names
+        return bool(present) and len(present) < len(heads)
 
     def __repr__(self) -> str:
         """Say what was run and kept in one line."""
@@ -172,16 +184,20 @@ def _is_view(value: Node, node: Node) -> bool:
 _AXIS_OF_PART = {Head: "head", KeyValueHead: "kv", Neuron: "hidden", Expert: "expert"}
 
 
-def _stacked(asked: Address, found: Sequence[Array]) -> Array:
-    """Return values with the same axes stacked along `layer` and `head` (or what the part is), where the address leaves them open."""
-    index = None if asked.part is None or isinstance(asked.part, Module) else asked.part.index
-    names = [
-        *([] if asked.layer is None or isinstance(asked.layer, int) else ["layer"]),
-        *([] if index is None or isinstance(index, int) else [_AXIS_OF_PART[type(asked.part)]]),
-    ]
-    if not names:
+def _stacked(asked: Address, wanted: Sequence[Address], found: Sequence[Array]) -> Array:
+    """Return values stacked along `layer` and `head` (or what the part is), where the address leaves them open."""
+    part = asked.part
+    index = None if part is None or isinstance(part, Module) else part.index
+    layers = [] if asked.layer is None or isinstance(asked.layer, int) else ["layer"]
+    parts = [] if part is None or index is None or isinstance(index, int) else [_AXIS_OF_PART[type(part)]]
+    if not layers and not parts:
         return found[0]
-    if len({(item.names, tuple(item.as_tensor().shape)) for item in found}) > 1:
-        raise AddressError(f"{asked} names values of different shapes; ask for them one by one")
-    stack: Any = torch.stack([item.as_tensor() for item in found])
-    return Array(stack, (*names, *found[0].names))
+    counts = Counter(one.layer for one in wanted)
+    if len({(item.names, tuple(item.as_tensor().shape)) for item in found}) > 1 or len(set(counts.values())) > 1:
+        raise AddressError(
+            f"{asked} names values of different shapes, or other numbers of them in each layer; ask for them layer by layer"
+        )
+    stack = torch.stack([item.as_tensor() for item in found])
+    if layers and parts:
+        stack = stack.unflatten(0, (len(counts), -1))
+    return Array(stack, (*layers, *parts, *found[0].names))

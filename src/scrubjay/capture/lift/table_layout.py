@@ -177,8 +177,7 @@ def indexed(what: Value, dim: int, at: int) -> Value:
         return Value(what.proto, rest)
     if len(here) > 1:
         what = whole(what, dim)
-        here = what.dims[dim]
-    (var,) = here
+    var = atoms(what.dims[dim])[0]
     var.solid = True
 
     def make(names: Names, nodes: tuple[Node, ...]) -> Node:

@@ -23,7 +23,7 @@ class Custom(Node):
 
     def find_axes(self) -> tuple[Axis, ...]:
         """Return the operand's axes."""
-        if set(self.layout) != self.operand.axis_names:
+        if frozenset(self.layout) != self.operand.axis_names:
             raise CircuitError(f"layout {self.layout} does not name the axes of {self.operand!r}")
         return self.operand.axes
 

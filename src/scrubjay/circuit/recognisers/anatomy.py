@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from scrubjay.circuit.address import LayerShape, ModelShape
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops import Narrow
 from scrubjay.circuit.recognisers.attention import find_attention
+from scrubjay.circuit.recognisers.bias import with_biases_inside
 from scrubjay.circuit.recognisers.facts import Norm, facts
 from scrubjay.circuit.recognisers.stream import Ends, Layer, find_ends, find_layers
 from scrubjay.circuit.renaming import rename_axes
@@ -63,6 +66,7 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
 
     What cannot be identified stays in the circuit without an address and is told in `notes`; nothing is guessed.
     """
+    circuit = with_biases_inside(circuit)
     ((result, root),) = circuit.roots.items()
     known = facts(circuit.nodes, [root])
     attentions = find_attention(known)
@@ -159,9 +163,6 @@ def _axis_names(layers: list[Layer], ends: Ends, root: Node) -> dict[str, str]:
 
 def _with_stretches(given: dict[str, str], root: Node) -> dict[str, str]:
     """Name stretches of a named axis after it: `x[0:32]` becomes `d_head[0:32]`."""
-    from scrubjay.circuit.graph import topological  # noqa: PLC0415
-    from scrubjay.circuit.ops import Narrow  # noqa: PLC0415
-
     for node in topological([root]):
         if isinstance(node, Narrow) and node.axis in given and "[" in node.to.name:
             given.setdefault(node.to.name, given[node.axis] + node.to.name[node.to.name.rindex("[") :])

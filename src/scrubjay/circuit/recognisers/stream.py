@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scrubjay.circuit.graph import above
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Gather, Input, Iota, Multiply
+from scrubjay.circuit.ops import Add, Gather, Index, Input, Iota, Multiply, Narrow
 from scrubjay.circuit.recognisers.attention import Attention
 from scrubjay.circuit.recognisers.facts import (
     Facts, Norm, linear_input, norm_below, projection, projections_below, stored, without_casts,
@@ -78,7 +78,7 @@ def _closing_norm(layer: Layer, layers: Sequence[Layer], place: int, known: Fact
     for node in candidates:
         norm = norm_below(node, known)
         if norm is not None and norm.source is layer.resid_post:
-            return Layer(**{**vars(layer), "ln2": norm})
+            return replace(layer, ln2=norm)
     return layer
 
 
@@ -182,8 +182,6 @@ def find_ends(first: Node, last: Node, root: Node, known: Facts) -> Ends:
 
 
 def _below_indices(node: Node) -> Node:
-    from scrubjay.circuit.ops import Index, Narrow  # noqa: PLC0415
-
     while isinstance(node, Index | Narrow):
         (node,) = node.operands
     return node
