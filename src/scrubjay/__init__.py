@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scrubjay.capture.model import Model as Model
     from scrubjay.claims.data import Dataset as Dataset
     from scrubjay.claims.data import Feature as Feature
     from scrubjay.claims.hypothesis import Hypothesis as Hypothesis
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Model": "scrubjay.capture.model",
     "Dataset": "scrubjay.claims.data",
     "Feature": "scrubjay.claims.data",
     "Hypothesis": "scrubjay.claims.hypothesis",
@@ -46,7 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Dataset", "Feature", "Hypothesis", "Run", "ScrubResult", "add", "apply", "edit", "load", "mean", "patch", "project_out", "replace",
+    "Dataset", "Feature", "Hypothesis", "Model", "Run", "ScrubResult", "add", "apply", "edit", "load", "mean", "patch", "project_out", "replace",
     "resample", "run", "scrub", "splice", "task", "zero",
 ]  # fmt: skip
 

@@ -115,7 +115,7 @@ def test_numbers_are_told_apart_by_type_and_bits():
         assert type(node.value) is type(number)
         assert repr(node.value) == repr(number)
     assert Constant(float("nan")) is Constant(-float("nan") * 0)
-    assert len({id(Map("leaky_relu", (X,), (number,))) for number in (1, 1.0, True)}) == 3
+    assert len({Map("leaky_relu", (X,), (number,)) for number in (1, 1.0, True)}) == 3
     assert Index(X, "model", 1) is not Index(X, "model", True)
 
 
@@ -169,7 +169,7 @@ OTHER = Input("other", (Axis("model", 7),))
 REFUSED = {
     "two sizes in a sum": (lambda: Add((X, OTHER)), "axis 'model' would have two sizes at once, 6 and 7: rename one of them"),
     "two sizes in a product": (lambda: Einsum((X, OTHER), ("model",)), "two sizes at once, 6 and 7"),
-    "two symbols": (lambda: Map("add" if False else "maximum", (X, Input("y", (Axis("query", "query + 1"),)))), "query and query + 1"),
+    "two symbols": (lambda: Map("maximum", (X, Input("y", (Axis("query", "query + 1"),)))), r"two sizes at once, query and query \+ 1"),
     "no operands": (lambda: Add(()), "Add needs at least one operand"),
     "a sum over an axis nobody has": (lambda: Einsum((X,), ("vocab",)), r"sums over \['vocab'\], which no operand has"),
     "an input with an axis twice": (lambda: Input("x", (BATCH, BATCH)), "input 'x' names an axis twice"),
@@ -177,7 +177,7 @@ REFUSED = {
     "a constant that is a word": (lambda: Constant("most"), "a constant is a number, 'min' or 'max', and not 'most'"),
     "an index outside": (lambda: Index(X, "model", 6), "index 6 is outside axis model=6"),
     "an index before": (lambda: Index(X, "model", -7), "index -7 is outside axis model=6"),
-    "an index along no axis": (lambda: Index(X, "vocab", 0), "has no axis 'vocab'; its axes are batch query model=6".replace(" q", ", q").replace(" m", ", m")),
+    "an index along no axis": (lambda: Index(X, "vocab", 0), "has no axis 'vocab'; its axes are batch, query, model=6"),
     "a stretch outside": (lambda: Narrow(X, "model", 3, Axis("end", 4)), "cannot take 4 places from 3 on of axis model=6"),
     "a stretch with steps outside": (lambda: Narrow(X, "model", 1, Axis("end", 4), 2), "cannot take 4 places from 1 on"),
     "a join of another size": (lambda: Concat((X, X), ("model", "model"), Axis("both", 11)), "12 places together and axis both=11"),

@@ -32,7 +32,7 @@ def load(
     device: str | None = None,
     name: str | None = None,
     revision: str | None = None,
-    cache: Path | str | None | bool = True,
+    cache: Path | str | bool | None = True,
 ) -> Model:
     """Return a model whose computation is a circuit with named sites.
 

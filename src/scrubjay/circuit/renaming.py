@@ -9,7 +9,24 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
-    Add, Along, Concat, Constant, Custom, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Split, Weight,
+    Add,
+    Along,
+    Concat,
+    Constant,
+    Custom,
+    Einsum,
+    Gather,
+    Index,
+    Input,
+    Iota,
+    Map,
+    Merge,
+    Multiply,
+    Narrow,
+    Opaque,
+    Relabel,
+    Split,
+    Weight,
 )  # fmt: skip
 
 Rename = Callable[[str], str]

@@ -12,11 +12,28 @@ import torch
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
-    Add, Along, Concat, Constant, Custom, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Split, Weight,
+    Add,
+    Along,
+    Concat,
+    Constant,
+    Custom,
+    Einsum,
+    Gather,
+    Index,
+    Input,
+    Iota,
+    Map,
+    Merge,
+    Multiply,
+    Narrow,
+    Opaque,
+    Relabel,
+    Split,
+    Weight,
 )  # fmt: skip
 from scrubjay.engine.array import Array, spread, union
-from scrubjay.engine.contraction import contract
 from scrubjay.engine.context import Context
+from scrubjay.engine.contraction import contract
 from scrubjay.engine.functions import ALONG, MAP
 from scrubjay.errors import EvaluationError
 
@@ -172,20 +189,20 @@ def _along(node: Along, operands: Sequence[Array], _: Context) -> Array:
 def _opaque(node: Opaque, operands: Sequence[Array], context: Context) -> Array:
     laid = [_in_layout(item, layout) for item, layout in zip(operands, node.layouts, strict=True)]
 
-    def plain(item: Any) -> Any:
+    def plain(item: Any) -> object:
         if isinstance(item, list):
             return [plain(one) for one in cast("list[Any]", item)]
         if isinstance(item, dict):
             ((kind, value),) = cast("dict[str, Any]", item).items()
             match kind:
                 case "operand":
-                    return laid[value]
+                    return laid[int(value)]
                 case "size":
                     return context.size(value)
                 case "dtype":
-                    return context.type_of(value)
+                    return context.type_of(str(value))
                 case "float":
-                    return float(value)
+                    return float(str(value))
                 case _:  # a device or memory layout, which is this run's own affair
                     return None
         return item

@@ -151,7 +151,7 @@ def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention) -> Node:
 
 
 def _projected_out(old: Node, directions: torch.Tensor, shelf: _Shelf, change: Intervention) -> Node:
-    """old - (old Q) Q^T with Q an orthonormal basis of the directions."""
+    """Return old - (old Q) Q^T with Q an orthonormal basis of the directions."""
     order = shown_order(old)
     axis = order[-1]
     size = old.size(axis)

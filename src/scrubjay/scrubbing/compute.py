@@ -114,7 +114,7 @@ def _by_row(
 ) -> tuple[dict[Node, Array], int]:
     """Return what lies below the row look-ups, evaluated in chunks of rows."""
     parts: dict[Node, list[torch.Tensor]] = {node: [] for node in sources}
-    orders = {node: tuple(["row", *(axis.name for axis in node.axes if axis.name != "row")]) for node in sources}
+    orders = {node: ("row", *(axis.name for axis in node.axes if axis.name != "row")) for node in sources}
     evaluated = 0
     for number, start in enumerate(range(0, count, ROWS_AT_ONCE)):
         chunk = {name: tensor[start : start + ROWS_AT_ONCE] for name, tensor in rows.items()}

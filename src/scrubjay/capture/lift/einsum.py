@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from scrubjay.capture.lift.call import Call
-from scrubjay.capture.lift.layout import Dim
+from scrubjay.capture.lift.layout import CannotLift, Dim
 from scrubjay.capture.lift.proto import Value, contract
 from scrubjay.capture.lift.table_arithmetic import run_along
-from scrubjay.errors import CaptureError
 
 
 def einsum(call: Call) -> Value:
@@ -20,7 +19,7 @@ def einsum(call: Call) -> Value:
         letters = "".join(terms)
         output = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
     if "." in equation or any(len(set(term)) != len(term) for term in terms):
-        raise CaptureError("an einsum with an ellipsis or a diagonal is kept whole")
+        raise CannotLift("an einsum with an ellipsis or a diagonal is kept whole")
     have, made = terms[0], operands[0]
     for place in range(1, len(operands)):
         needed = set(output) | set("".join(terms[place + 1 :]))

@@ -15,6 +15,11 @@ from math import prod
 
 from scrubjay.errors import CaptureError
 
+
+class CannotLift(CaptureError):
+    """An operation that the tables do not understand in this form: it is kept whole, as `Opaque`."""
+
+
 Size = int | str
 
 
@@ -64,7 +69,7 @@ def keep_apart(dims: Iterable[Var]) -> None:
 def split(var: Var, sizes: Sequence[Size]) -> tuple[Var, ...]:
     """Cut an unsplit variable into parts of the given sizes, outermost first."""
     if var.fixed is not None or var.solid:
-        raise CaptureError(f"axis {var.origin} is used as a whole and cannot be split into {list(sizes)}")
+        raise CannotLift(f"axis {var.origin} is used as a whole and cannot be split into {list(sizes)}")
     parts = tuple(Var(size, f"{var.origin}.{place}", apart=set(var.apart)) for place, size in enumerate(sizes))
     for part in parts:
         part.apart.update(other for other in parts if other is not part)

@@ -13,7 +13,7 @@ from torch.fx import Node as FxNode
 
 from scrubjay.capture.lift.call import Call, dtype_name
 from scrubjay.capture.lift.einsum import einsum
-from scrubjay.capture.lift.layout import Dim, Size, Var, atoms
+from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, atoms
 from scrubjay.capture.lift.proto import Names, Proto, Value, materialised
 from scrubjay.capture.lift.table_arithmetic import ARITHMETIC
 from scrubjay.capture.lift.table_layout import LAYOUT
@@ -183,9 +183,7 @@ class _Lifter:
             return self._opaque(node)
         try:
             made = handler(call)
-        except CaptureError as error:
-            if "kept whole" not in str(error):
-                raise
+        except CannotLift:
             return self._opaque(node)
         left = call.untaken()
         if left:

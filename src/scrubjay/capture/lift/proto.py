@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scrubjay.capture.lift.layout import Dim, Size, Var, align, atoms, can_unify, keep_apart, root, size_of, unify
+from scrubjay.capture.lift.layout import (
+    CannotLift,
+    Dim,
+    Size,
+    Var,
+    align,
+    atoms,
+    can_unify,
+    keep_apart,
+    root,
+    size_of,
+    unify,
+)
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Constant, Einsum, Gather, Iota, Map, Merge, Relabel
-from scrubjay.errors import CaptureError
 
 Names = Callable[[Sequence[Var]], tuple[Axis, ...]]
 Make = Callable[[Names, tuple[Node, ...]], Node]
@@ -122,7 +133,7 @@ def matched(one: Value, two: Value, pairs: Sequence[tuple[Dim, Dim]]) -> tuple[V
     for left, right in pairs:
         cut = align(left, right)
         if cut is None:
-            raise CaptureError(f"dimensions of {size_of(left)} and {size_of(right)} places cannot be walked together")
+            raise CannotLift(f"dimensions of {size_of(left)} and {size_of(right)} places cannot be walked together")
         for a, b in cut:
             a_, b_ = root(a), root(b)
             if can_unify(a_, b_):
@@ -236,7 +247,7 @@ def contract(
     scale = 1
     for var in lost:
         if not isinstance(var.size, int):
-            raise CaptureError("a sum over a broadcast axis of unknown size is not supported; please report the model")
+            raise CannotLift("a sum over a broadcast axis of unknown size is not supported; please report the model")
         scale *= var.size
 
     def make(names: Names, nodes: tuple[Node, ...]) -> Node:

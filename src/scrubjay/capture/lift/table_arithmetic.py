@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node as FxNode
 
 from scrubjay.capture.lift.call import Call, dtype_name
-from scrubjay.capture.lift.layout import Dim, Var, atoms, size_of
+from scrubjay.capture.lift.layout import CannotLift, Dim, Var, atoms, size_of
 from scrubjay.capture.lift.proto import Names, Proto, Value, contract, iota, mapped, materialised, pointwise
 from scrubjay.capture.lift.table_layout import Handler, scalar
 from scrubjay.circuit.node import Node
@@ -68,7 +68,7 @@ def divide(call: Call) -> Value:
     """Lift a quotient, rounded down where asked."""
     mode = call.number("rounding_mode")
     if mode == "trunc":
-        raise CaptureError("division rounded towards zero is kept whole")
+        raise CannotLift("division rounded towards zero is kept whole")
     return mapped("floor_divide" if mode == "floor" else "divide", [operand(call, "self"), operand(call, "other")])
 
 
@@ -133,7 +133,7 @@ def masked_fill(call: Call) -> Value:
 def cast(call: Call) -> Value:
     """Lift a change of type; the model's own type stays a name."""
     what = call.tensor("self")
-    call.taken.add("dtype")
+    call.taken.update(("dtype", "other"))  # the result's type is read from the program
     return cast_to(what, call.dtype_of("self"), call.fx.meta["val"].dtype)
 
 
@@ -166,7 +166,10 @@ def along(op: str, *, keeps: bool = False) -> Handler:
             what = cast_to(what, old, wanted)
         call.taken.add("half_to_float")
         keepdim = bool(call.number("keepdim")) if "keepdim" in call.defaults or "keepdim" in call.given else False
-        return run_along(op, what, dims, keeps=keeps, keepdim=keepdim)
+        made = run_along(op, what, dims, keeps=keeps, keepdim=keepdim)
+        # sums of whole numbers come out in 64 bits unless the program says otherwise
+        narrow = wanted is not None and not wanted.is_floating_point and wanted != torch.int64
+        return cast_to(made, torch.int64, wanted) if narrow else made
 
     return handler
 
@@ -194,7 +197,7 @@ def variance(call: Call) -> Value:
     dims = call.dims("dim", len(what.dims))
     correction = call.number("correction") if "correction" in call.defaults else int(bool(call.number("unbiased")))
     if (1 if correction is None else correction) != 0:
-        raise CaptureError("a variance with a correction is kept whole")
+        raise CannotLift("a variance with a correction is kept whole")
     return run_along("var", what, dims, keeps=False, keepdim=bool(call.number("keepdim")))
 
 
@@ -216,7 +219,7 @@ def argument(op: str) -> Handler:
     def handler(call: Call) -> Value:
         what = call.tensor("self")
         if call.raw("dim") is None:
-            raise CaptureError(f"{op} over all dimensions at once is kept whole")
+            raise CannotLift(f"{op} over all dimensions at once is kept whole")
         (dim,) = call.dims("dim", len(what.dims))
         return run_along(op, what, [dim], keeps=False, keepdim=bool(call.number("keepdim")))
 
@@ -302,7 +305,7 @@ def rms_norm(call: Call) -> Value:
     rank = len(call.number("normalized_shape"))
     eps = call.number("eps")
     if eps is None:
-        raise CaptureError("RMS norm without an epsilon takes that of its type, and is kept whole")
+        raise CannotLift("RMS norm without an epsilon takes that of its type, and is kept whole")
     dims = list(range(len(what.dims) - rank, len(what.dims)))
     scale = run_along("rms", what, dims, keeps=False, keepdim=True, parameters=(float(eps),))
     return _affine(call, mapped("divide", [what, scale]))

@@ -8,10 +8,23 @@ from typing import Any
 import torch
 
 from scrubjay.capture.lift.call import MODEL_DTYPE, Call, dtype_name
-from scrubjay.capture.lift.layout import Dim, Size, Var, atoms, keep_apart, reshape, size_of
+from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, atoms, keep_apart, reshape, size_of
 from scrubjay.capture.lift.proto import (
-    Names, Proto, Value, broadcast, constant, distinct, iota, looked_up, mapped, matched, materialised, named_constant, pointwise,
-    relabel, whole,
+    Names,
+    Proto,
+    Value,
+    broadcast,
+    constant,
+    distinct,
+    iota,
+    looked_up,
+    mapped,
+    matched,
+    materialised,
+    named_constant,
+    pointwise,
+    relabel,
+    whole,
 )  # fmt: skip
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
@@ -121,7 +134,6 @@ def full(call: Call) -> Value:
 
 def scalar(number: Any, dtype: Any = None) -> Value:
     """Return a number; the least or greatest of the model's type stays that, in whatever type the circuit runs."""
-
     name = None if dtype is None else dtype_name(dtype)
     if isinstance(number, float):
         limits = torch.finfo(MODEL_DTYPE)
@@ -129,7 +141,7 @@ def scalar(number: Any, dtype: Any = None) -> Value:
             value = named_constant("min" if number == limits.min else "max", "model")
             return value if name in (None, "model") else mapped("cast", [value], (name,))
     if isinstance(number, str):
-        raise CaptureError(f"a size that depends on the input ({number}) is used as a value; please report the model")
+        raise CannotLift(f"a size that depends on the input ({number}) is used as a value; please report the model")
     return constant(number, name)
 
 
@@ -151,13 +163,11 @@ def arange(call: Call) -> Value:
 
 def mapped_multiply(what: Value, number: Any) -> Value:
     """Return the value times a number."""
-
     return pointwise(Multiply, [what, scalar(number)])
 
 
 def mapped_add(what: Value, number: Any) -> Value:
     """Return the value plus a number."""
-
     return pointwise(Add, [what, scalar(number)])
 
 
@@ -196,7 +206,7 @@ def slice_(call: Call) -> Value:
     if old == new and step == 1:
         return what
     if isinstance(start, str):
-        raise CaptureError(f"{call.fx.name}: a slice that starts at {start} is not supported; please report the model")
+        raise CannotLift(f"{call.fx.name}: a slice that starts at {start} is not supported; please report the model")
     if start < 0:
         if not isinstance(old, int):
             return indexed_last(what, dim, start, new, call.fx.name)
@@ -207,7 +217,7 @@ def slice_(call: Call) -> Value:
 def indexed_last(what: Value, dim: int, start: int, size: Size, origin: str) -> Value:
     """Return the last places of a dimension of unknown size, read one by one."""
     if size != -start or not isinstance(size, int):
-        raise CaptureError(f"{origin}: a slice from {start} of size {size} is not supported; please report the model")
+        raise CannotLift(f"{origin}: a slice from {start} of size {size} is not supported; please report the model")
     parts = [indexed(what, dim, start + place) for place in range(size)]
     return stacked(parts, dim, origin) if size > 1 else _with_one(parts[0], dim)
 
@@ -341,7 +351,7 @@ def gather(call: Call) -> Value:
     (dim,) = call.dims("dim", len(what.dims))
     pairs = [(a, b) for place, (a, b) in enumerate(zip(what.dims, index.dims, strict=True)) if place != dim and a and b]
     if any(size_of(a) != size_of(b) for a, b in pairs):
-        raise CaptureError(f"{call.fx.name}: a gather whose index is smaller than its source is not supported")
+        raise CannotLift(f"{call.fx.name}: a gather whose index is smaller than its source is not supported")
     what, index = matched(what, index, pairs)
     made = looked_up(what, dim, Value(index.proto, ()))
     dims = [*made.dims]

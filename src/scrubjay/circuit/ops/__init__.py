@@ -1,5 +1,6 @@
-"""The kinds of node, one frozen class each, grouped by family. `KINDS` lists them all: every table keyed by node type
-(kernels, printing, reading back) has a test that no kind is missing.
+"""The kinds of node, one frozen class each, grouped by family.
+
+`KINDS` lists them all: every table keyed by node type (kernels, printing, reading back) has a test that no kind is missing.
 """
 
 from __future__ import annotations

@@ -52,8 +52,10 @@ class Weight(Node):
 
 @final
 class Constant(Node):
-    """A number. Without a `dtype` it takes part in arithmetic as a Python number does; the values `"min"` and `"max"` mean
-    the least and the greatest finite number of `dtype`.
+    """A number, without axes.
+
+    Without a `dtype` it takes part in arithmetic as a Python number does. The values `"min"` and `"max"` mean the least and
+    the greatest finite number of `dtype`.
     """
 
     value: bool | int | float | str

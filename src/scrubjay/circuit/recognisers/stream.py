@@ -10,7 +10,14 @@ from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Gather, Index, Input, Iota, Multiply, Narrow
 from scrubjay.circuit.recognisers.attention import Attention
 from scrubjay.circuit.recognisers.facts import (
-    Facts, Norm, linear_input, norm_below, projection, projections_below, stored, without_casts,
+    Facts,
+    Norm,
+    linear_input,
+    norm_below,
+    projection,
+    projections_below,
+    stored,
+    without_casts,
 )  # fmt: skip
 
 
