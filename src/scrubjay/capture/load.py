@@ -14,6 +14,8 @@ from scrubjay.capture import cache as disk
 from scrubjay.capture import hub
 from scrubjay.capture.export import Captured, Signature, capture, store_of
 from scrubjay.capture.model import Model
+from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.ops import Gather, Narrow
 from scrubjay.circuit.recognisers import recognise
 from scrubjay.errors import InputError, LoadError
 
@@ -88,7 +90,8 @@ def assemble(
 ) -> Model:
     """Return the model of a captured circuit: sites recognised, weights attached."""
     circuit, anatomy = recognise(captured.circuit)
-    limits = [limit for limit in (opened.context, captured.limits.get("query")) if limit is not None]
+    found = (opened.context, captured.limits.get("query"), _table_positions(circuit))
+    limits = [limit for limit in found if limit is not None]
     return Model(
         name or opened.name,
         circuit,
@@ -99,6 +102,17 @@ def assemble(
         dtype,
         device,
     )
+
+
+def _table_positions(circuit: Circuit) -> int | None:
+    """Return the number of rows of a table of learned positions, if the model has one."""
+    node = circuit.table.get("pos_embed")
+    while node is not None and node.operands:
+        if isinstance(node, Gather | Narrow):
+            size = node.source.size(node.axis)
+            return size if isinstance(size, int) else None
+        node = node.operands[0]
+    return None
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

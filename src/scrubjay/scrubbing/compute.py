@@ -65,11 +65,14 @@ def compute(
     samples = len(next(iter(table.values())))
     total = -(-len(used) // ROWS_AT_ONCE) + -(-samples // SAMPLES_AT_ONCE)
     known, shared = _by_row(model, sources, rows, len(used), total, progress)
+    # a node that acts along the samples (an operation kept whole) must see all of them at once
+    together = any("batch" in node.acts_along for node in order)
+    at_once = samples if together else SAMPLES_AT_ONCE
     values: list[list[torch.Tensor]] = [[] for _ in settled]
     evaluated = 0
     done = -(-len(used) // ROWS_AT_ONCE)
-    for start in range(0, samples, SAMPLES_AT_ONCE):
-        index = {name: torch.from_numpy(part[start : start + SAMPLES_AT_ONCE]) for name, part in compact.items()}
+    for start in range(0, samples, at_once):
+        index = {name: torch.from_numpy(part[start : start + at_once]) for name, part in compact.items()}
         made = evaluate(settled, {**rows, **index}, model.stores, dtype=model.dtype, device=model.device, known=known)
         evaluated += made.evaluated
         for place, node in enumerate(settled):

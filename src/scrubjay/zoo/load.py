@@ -12,6 +12,7 @@ from scrubjay.capture import load as capture
 from scrubjay.capture.model import Model
 from scrubjay.errors import InputError
 from scrubjay.zoo.store import read
+from scrubjay.zoo.tokenizer import TOKENIZERS
 from scrubjay.zoo.transformer import Transformer
 
 
@@ -21,14 +22,16 @@ def load(source: nn.Module | str | PathLike[str], **options: Any) -> Model:
     The options are those of `scrubjay.capture.load.load`: `inputs`, `dynamic`, `output`, `tokenizer`, `dtype`, `device`,
     `name`, `revision`, `cache`.
 
-    >>> load("zoo/brackets")
-    <Model zoo/brackets: 3 layers, 2 heads, ... nodes>
+    >>> model = load("zoo/brackets")
+    >>> model.layers, model.heads
+    (3, (2, 2, 2))
     """
     if isinstance(source, str) and source.startswith("zoo/"):
         if taken := {"inputs", "dynamic", "output", "revision"} & set(options):
             raise InputError(f"{source} knows its own inputs: leave out {', '.join(sorted(taken))}")
-        module, _ = read(source.removeprefix("zoo/"))
-        return capture.load(module, **{"name": source, **_inputs(module), **options})
+        name = source.removeprefix("zoo/")
+        module, _ = read(name)
+        return capture.load(module, **{"name": source, "tokenizer": TOKENIZERS.get(name), **_inputs(module), **options})
     if isinstance(source, Transformer) and "inputs" not in options:
         return capture.load(source, **{**_inputs(source), **options})
     return capture.load(source, **options)

@@ -135,27 +135,39 @@ def align(one: Dim, two: Dim) -> list[tuple[Var, Var]] | None:
     return pairs if not left and not right else None
 
 
+def _factors(size: Size) -> tuple[int, list[str]]:
+    """Return a size as its number and its symbols; a sum of symbols counts as one."""
+    if isinstance(size, int):
+        return size, []
+    if " " in size:
+        return 1, [size]
+    words = size.split("*")
+    return prod(int(word) for word in words if word.isdigit()), [word for word in words if not word.isdigit()]
+
+
 def _take(left: list[Var], target: Size) -> Dim | None:
     """Take variables from the end of `left` (a stack) until their product is `target`; `None` where they do not divide."""
     taken: list[Var] = []
-    while size_of(taken) != target:
+    need, symbols = _factors(target)
+    while need != 1 or symbols:
         if not left:
             return None
         var = left.pop()
-        if isinstance(var.size, str) or isinstance(target, str):
-            taken.append(var)
-            continue
-        need = target // int(size_of(taken))
-        if var.size <= need:
-            if need % var.size:
-                return None
-            taken.append(var)
-            continue
-        if var.size % need or var.fixed or var.solid:
+        number, own = _factors(var.size)
+        if any(own.count(symbol) > symbols.count(symbol) for symbol in own):
             return None
-        outer, inner = split(var, (need, var.size // need))
-        taken.append(outer)
-        left.append(inner)
+        for symbol in own:
+            symbols.remove(symbol)
+        if need % number == 0:
+            taken.append(var)
+            need //= number
+        elif own or need == 1 or number % need or var.fixed or var.solid:
+            return None
+        else:
+            outer, inner = split(var, (need, number // need))
+            taken.append(outer)
+            left.append(inner)
+            need = 1
     return tuple(taken)
 
 
