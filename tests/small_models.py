@@ -42,10 +42,21 @@ def build(kind: str, attention: str = "eager", seed: int = 0) -> Any:
     same: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     if kind == "gpt2":
         config: Any = GPT2Config(
-            n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, n_positions=CONTEXT, n_inner=HIDDEN, layer_norm_epsilon=EPSILON, **same
+            n_layer=LAYERS,
+            n_head=HEADS,
+            n_embd=WIDTH,
+            n_positions=CONTEXT,
+            n_inner=HIDDEN,
+            layer_norm_epsilon=EPSILON,
+            **same,
         )
     else:
-        same |= {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_size": WIDTH, "intermediate_size": HIDDEN}
+        same |= {
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "hidden_size": WIDTH,
+            "intermediate_size": HIDDEN,
+        }
         same |= {"max_position_embeddings": CONTEXT}
         if kind == "llama":
             config = LlamaConfig(num_key_value_heads=KV_HEADS[kind], rms_norm_eps=EPSILON, **same)
@@ -150,7 +161,9 @@ def _gpt2(module: Any) -> dict[str, Spot]:
     found = {"embed": Spot(base.wte), "pos_embed": Spot(base.wpe), "ln_f": Spot(base.ln_f, of_input=True)}
     for layer, block in enumerate(base.h):
         stretch = {name: (place * WIDTH, (place + 1) * WIDTH) for place, name in enumerate("qkv")}
-        found |= {f"L{layer}.attn.{name}": Spot(block.attn.c_attn, columns=columns) for name, columns in stretch.items()}
+        found |= {
+            f"L{layer}.attn.{name}": Spot(block.attn.c_attn, columns=columns) for name, columns in stretch.items()
+        }
         found |= _layer(layer, block, block.attn, block.attn.c_proj, block.ln_1, block.ln_2)
         found |= _mlp(layer, block.mlp, block.mlp.c_fc, block.mlp.c_proj, block.ln_2)
     return found
@@ -198,7 +211,10 @@ def _bert(module: Any) -> dict[str, Spot]:
         dense, norm = attention.output.dense, attention.output.LayerNorm
         found |= _layer(layer, block, dense, dense, norm, close.LayerNorm)
         # the norms follow the sums: resid_mid and resid_post are the sums themselves
-        found |= {f"L{layer}.resid_mid": Spot(norm, of_input=True), f"L{layer}.resid_post": Spot(close.LayerNorm, of_input=True)}
+        found |= {
+            f"L{layer}.resid_mid": Spot(norm, of_input=True),
+            f"L{layer}.resid_post": Spot(close.LayerNorm, of_input=True),
+        }
         found |= _mlp(layer, close.dense, block.intermediate.dense, close.dense, block.intermediate.dense)
     return found
 

@@ -61,7 +61,9 @@ def test_an_address_that_names_nothing(model, address):
 
 def test_text_for_a_model_without_a_tokenizer(model):
     for text in ("a text", ["a text", "and another"]):
-        with says(InputError, "llama has no tokenizer", "cannot read text", "give token ids, or sj.load(..., tokenizer=...)"):
+        with says(
+            InputError, "llama has no tokenizer", "cannot read text", "give token ids, or sj.load(..., tokenizer=...)"
+        ):
             sj.run(model, text)
 
 
@@ -116,7 +118,9 @@ def test_weights_that_are_not_numbers(value):
     with torch.no_grad():
         module.transformer.h[1].mlp.c_fc.weight[3, 4] = value
     model = load(module)
-    with says(LoadError, "'transformer.h.1.mlp.c_fc.weight'", "1 values that are not finite numbers", "load another one"):
+    with says(
+        LoadError, "'transformer.h.1.mlp.c_fc.weight'", "1 values that are not finite numbers", "load another one"
+    ):
         sj.run(model, batch())
 
 
@@ -151,7 +155,10 @@ def test_a_position_beyond_a_row(model, position):
     inputs = batch()
     assert inputs["attention_mask"].sum(1).tolist() == [15, 12, 17]
     address = f"L0.resid_pre@{position}"
-    for use in (lambda: sj.run(model, inputs, keep=address), lambda: sj.run(model, inputs, interventions=[sj.zero(address)])):
+    for use in (
+        lambda: sj.run(model, inputs, keep=address),
+        lambda: sj.run(model, inputs, interventions=[sj.zero(address)]),
+    ):
         with says(InputError, address, "row 1 has 12 real tokens", f"no position {-13 if '-13' in position else 12}"):
             use()
 
@@ -236,13 +243,23 @@ def test_a_source_that_is_no_model():
 
 def test_interventions_that_do_not_fit(model):
     inputs = batch()
-    with says(InputError, "<replace L0.resid_pre>", "the tensor has 31 places along 'model', the value 32", "its axes, in order"):
+    with says(
+        InputError,
+        "<replace L0.resid_pre>",
+        "the tensor has 31 places along 'model', the value 32",
+        "its axes, in order",
+    ):
         sj.run(model, inputs, interventions=[sj.replace("L0.resid_pre", torch.zeros(31))])
     with says(InputError, "<project_out L0.resid_pre>", "shape (2, 31)", "the value's last axis is model=32"):
         sj.run(model, inputs, interventions=[sj.project_out("L0.resid_pre", torch.ones(2, 31))])
     with says(InputError, "<project_out L0.resid_pre>", "all directions are zero", ""):
         sj.run(model, inputs, interventions=[sj.project_out("L0.resid_pre", torch.zeros(32))])
-    with says(ScrubjayError, "the function given to apply returned (3, 17, 31)", "it must return a tensor of shape (3, 17, 32)", "(batch, query, model)"):
+    with says(
+        ScrubjayError,
+        "the function given to apply returned (3, 17, 31)",
+        "it must return a tensor of shape (3, 17, 32)",
+        "(batch, query, model)",
+    ):
         sj.run(model, inputs, interventions=[sj.apply("L0.resid_pre", lambda value: value[..., 1:])])
     with says(InputError, "an intervention is made by sj.zero", "", "got str"):
         sj.run(model, inputs, interventions=["L0.resid_pre"])  # type: ignore[list-item]
@@ -250,9 +267,16 @@ def test_interventions_that_do_not_fit(model):
         sj.splice("L0.resid_pre", lambda value: value)  # type: ignore[arg-type]
     with says(InputError, "mean(by='row')", "", "use 'position' or 'all'"):
         sj.mean("L0.resid_pre", inputs, by="row")
-    with says(ScrubjayError, "L0.attn.pattern", "a mean over rows of values between two positions is not defined", "average z instead"):
+    with says(
+        ScrubjayError,
+        "L0.attn.pattern",
+        "a mean over rows of values between two positions is not defined",
+        "average z instead",
+    ):
         sj.run(model, inputs, interventions=[sj.mean("L0.attn.pattern", inputs)])
-    with says(InputError, "<mean L0.resid_pre>", "the run has a row of 17 real tokens", "give longer ones, or by='all'"):
+    with says(
+        InputError, "<mean L0.resid_pre>", "the run has a row of 17 real tokens", "give longer ones, or by='all'"
+    ):
         sj.run(model, inputs, interventions=[sj.mean("L0.resid_pre", batch(length=8))])
     with says(ScrubjayError, "L0.resid_pre", "the run has a row of 17 real tokens", "give longer ones"):
         sj.run(model, inputs, interventions=[sj.resample("L0.resid_pre", batch(length=8))])

@@ -66,8 +66,15 @@ def test_the_anatomy_is_what_the_configuration_says(case):
     assert model.context == config["n_ctx"]
     sites = {"embed", "pos_embed", "logits"}
     for layer in range(config["n_layers"]):
-        here = ("resid_pre", "resid_post", *(f"attn.{name}" for name in ("q", "k", "v", "scores", "pattern", "z", "o", "out")))
-        sites |= {f"L{layer}.{name}" for name in (*here, *(("mlp.pre", "mlp.post", "mlp.out", "resid_mid") if config["d_mlp"] else ()))}
+        here = (
+            "resid_pre",
+            "resid_post",
+            *(f"attn.{name}" for name in ("q", "k", "v", "scores", "pattern", "z", "o", "out")),
+        )
+        sites |= {
+            f"L{layer}.{name}"
+            for name in (*here, *(("mlp.pre", "mlp.post", "mlp.out", "resid_mid") if config["d_mlp"] else ()))
+        }
         sites |= {f"L{layer}.ln1.scale", f"L{layer}.ln1.normalized"} if config["norm"]["type"] else set()
     sites |= {"ln_f.scale", "ln_f.normalized"} if config["norm"]["final"] else set()
     assert sites <= set(model.sites)
@@ -103,11 +110,15 @@ def test_every_recorded_activation_is_at_its_address(case):
         got = value.as_tensor()
         if config["weight_layout"] == "grok" and value.names == ("batch", "query", "head", "d_head"):
             got = got.transpose(1, 2)
-        if recorded == AFTER_ITS_AFFINE_MAP:  # ours is before the affine map; theirs after it, where it was not folded away
+        if (
+            recorded == AFTER_ITS_AFFINE_MAP
+        ):  # ours is before the affine map; theirs after it, where it was not folded away
             got = got * module.ln_final.weight.detach() + module.ln_final.bias.detach()
         if value.names[0] != "batch":
             got = got[None]  # positions are the same in every row, and have no rows of their own
-        np.testing.assert_allclose(got.numpy(), np.broadcast_to(wanted, got.shape), rtol=0, atol=tolerance(expected), err_msg=address)
+        np.testing.assert_allclose(
+            got.numpy(), np.broadcast_to(wanted, got.shape), rtol=0, atol=tolerance(expected), err_msg=address
+        )
         assert got.shape[1:] == wanted.shape[1:], address
 
 

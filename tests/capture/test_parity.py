@@ -7,7 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import EPSILON, HIDDEN, KINDS, LAYERS, WIDTH, Widened, batch, build, captured, load, logits_of, spots, values, wide
+from small_models import (
+    EPSILON,
+    HIDDEN,
+    KINDS,
+    LAYERS,
+    WIDTH,
+    Widened,
+    batch,
+    build,
+    captured,
+    load,
+    logits_of,
+    spots,
+    values,
+    wide,
+)
 from torch import Tensor
 
 import scrubjay as sj
@@ -134,7 +149,9 @@ def test_what_padding_holds_does_not_matter(kind):
 @every_kind
 def test_the_module_is_not_changed(kind):
     module = build(kind)
-    before = {name: (tensor, tensor.clone(), tensor._version) for name, tensor in module.state_dict(keep_vars=True).items()}
+    before = {
+        name: (tensor, tensor.clone(), tensor._version) for name, tensor in module.state_dict(keep_vars=True).items()
+    }
     config, own = module.config.to_dict(), {name: set(vars(part)) for name, part in module.named_modules()}
     sj.run(sj.load(module, cache=None), batch())
     after = module.state_dict(keep_vars=True)

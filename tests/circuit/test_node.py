@@ -43,7 +43,14 @@ EXAMPLES: tuple[Node, ...] = (
     Merge(X, ("query", "model"), Axis("flat", "query*6")),
     Map("leaky_relu", (X,), (0.1,)),
     Along("softmax", X, ("model",)),
-    Opaque("aten.tanh.default", (X,), (((BATCH,), (QUERY,), (MODEL,)),), '[[{"operand": 0}], {}]', 0, ((BATCH,), (QUERY,), (MODEL,))),
+    Opaque(
+        "aten.tanh.default",
+        (X,),
+        (((BATCH,), (QUERY,), (MODEL,)),),
+        '[[{"operand": 0}], {}]',
+        0,
+        ((BATCH,), (QUERY,), (MODEL,)),
+    ),
     Custom("made", "f", X, ("batch", "query", "model")),
 )
 
@@ -104,7 +111,22 @@ def test_equal_structure_is_the_same_object():
     assert Weight("model", "w", ((MODEL,),)) is not Weight("other", "w", ((MODEL,),))
 
 
-NUMBERS = (1, 1.0, True, 0, 0.0, -0.0, False, float("nan"), float("inf"), -float("inf"), "min", 2**70, 0.1, 0.1 + 2**-56)
+NUMBERS = (
+    1,
+    1.0,
+    True,
+    0,
+    0.0,
+    -0.0,
+    False,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    "min",
+    2**70,
+    0.1,
+    0.1 + 2**-56,
+)
 
 
 def test_numbers_are_told_apart_by_type_and_bits():

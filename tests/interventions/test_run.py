@@ -38,7 +38,9 @@ def distance(one: Tensor, two: Tensor, inputs: dict[str, Tensor]) -> float:
     return float((one - two)[real(inputs)].abs().max())
 
 
-def agrees(kind: str, inputs: dict[str, Tensor], site: str, change: Callable[[Tensor], Tensor], *interventions: Any) -> None:
+def agrees(
+    kind: str, inputs: dict[str, Tensor], site: str, change: Callable[[Tensor], Tensor], *interventions: Any
+) -> None:
     """Assert that interventions give the logits of the module with the value at `site` changed by a hook, and change them."""
     module, model = captured(kind)
     expected = with_changes(module, [(spots(kind, module)[site], change)], inputs)
@@ -66,7 +68,9 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 def test_each_addition_of_the_stream_is_the_sum_of_its_named_parts(kind):
     _, model = captured(kind)
     inputs = batch()
-    run = sj.run(model, inputs, keep=["L*.resid_pre", "L*.resid_mid", "L*.resid_post", "L*.attn.out", "L*.mlp.out", "L*.mlp.in"])
+    run = sj.run(
+        model, inputs, keep=["L*.resid_pre", "L*.resid_mid", "L*.resid_post", "L*.attn.out", "L*.mlp.out", "L*.mlp.in"]
+    )
 
     def value(address: str) -> Tensor:
         return run[address].as_tensor()
@@ -162,7 +166,9 @@ def test_a_change_inside_one_head_touches_that_head_alone(kind, site):
     change = sj.apply(f"L1.H2.{site}", lambda value: value * 1.5 + torch.sin(torch.arange(value.shape[-1]) * 1.0))
     changed = sj.run(model, inputs, keep=keep, interventions=[change])
     for head in range(HEADS):
-        same = torch.equal(clean[f"L1.H{head}.z"].as_tensor()[real(inputs)], changed[f"L1.H{head}.z"].as_tensor()[real(inputs)])
+        same = torch.equal(
+            clean[f"L1.H{head}.z"].as_tensor()[real(inputs)], changed[f"L1.H{head}.z"].as_tensor()[real(inputs)]
+        )
         assert same == (head != 2)
     assert distance(clean.logits, changed.logits, inputs) > 0.001
 
@@ -188,9 +194,13 @@ def test_a_change_of_a_shared_head_touches_exactly_its_group(site):
     _, model = captured("llama")
     inputs = batch()
     clean = sj.run(model, inputs, keep="L0.H*.z")
-    changed = sj.run(model, inputs, keep="L0.H*.z", interventions=[sj.apply(f"L0.KV1.{site}", lambda value: value * 2 + 0.3)])
+    changed = sj.run(
+        model, inputs, keep="L0.H*.z", interventions=[sj.apply(f"L0.KV1.{site}", lambda value: value * 2 + 0.3)]
+    )
     touched = [
-        not torch.equal(clean[f"L0.H{head}.z"].as_tensor()[real(inputs)], changed[f"L0.H{head}.z"].as_tensor()[real(inputs)])
+        not torch.equal(
+            clean[f"L0.H{head}.z"].as_tensor()[real(inputs)], changed[f"L0.H{head}.z"].as_tensor()[real(inputs)]
+        )
         for head in range(HEADS)
     ]
     # softmax does not see a constant added to all keys' scores alike, but the factor 2 it does
@@ -204,7 +214,9 @@ def test_a_change_of_a_shared_head_touches_exactly_its_group(site):
 STREAM = ("L0.resid_pre", "L0.resid_post", "L0.attn.out", "L0.attn.o", "L1.attn.out", "L1.mlp.out", "embed")
 
 
-@pytest.mark.parametrize("site", [*STREAM, "L0.mlp.pre", "L0.mlp.post", "L0.attn.q", "L0.attn.k", "L0.attn.v", "L0.attn.z"])
+@pytest.mark.parametrize(
+    "site", [*STREAM, "L0.mlp.pre", "L0.mlp.post", "L0.attn.q", "L0.attn.k", "L0.attn.v", "L0.attn.z"]
+)
 @every_kind
 def test_patching_from_another_run_is_what_a_hook_gives(kind, site):
     """At every position, and at one, of rows padded on both sides."""
@@ -218,8 +230,12 @@ def test_patching_from_another_run_is_what_a_hook_gives(kind, site):
     from_other = values(module, {site: spot}, other)[site]
     run = sj.run(model, other, keep=[site, f"{site}@-2"])
     agrees(kind, inputs, site, lambda _: from_other, sj.patch(site, run))
-    agrees(kind, inputs, site, lambda value: torch.where(at(inputs, -2), from_other, value), sj.patch(f"{site}@-2", run))
-    agrees(kind, inputs, site, lambda value: torch.where(at(inputs, -2), from_other, value), sj.patch(f"{site}@-2", other))
+    agrees(
+        kind, inputs, site, lambda value: torch.where(at(inputs, -2), from_other, value), sj.patch(f"{site}@-2", run)
+    )
+    agrees(
+        kind, inputs, site, lambda value: torch.where(at(inputs, -2), from_other, value), sj.patch(f"{site}@-2", other)
+    )
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -229,7 +245,13 @@ def test_patching_the_middle_of_a_layer_changes_what_the_mlp_reads_and_what_it_a
     inputs, other = batch(), {**batch(), "input_ids": batch(seed=5)["input_ids"]}
     table = {site: spots(kind, module)[site] for site in ("L0.resid_pre", "L0.resid_mid")}
     here, there = values(module, table, inputs), values(module, table, other)
-    agrees(kind, inputs, "L0.attn.out", lambda _: there["L0.resid_mid"] - here["L0.resid_pre"], sj.patch("L0.resid_mid", other))
+    agrees(
+        kind,
+        inputs,
+        "L0.attn.out",
+        lambda _: there["L0.resid_mid"] - here["L0.resid_pre"],
+        sj.patch("L0.resid_mid", other),
+    )
 
 
 @pytest.mark.parametrize("padding", ["left", "right", "none"])
@@ -279,7 +301,9 @@ def test_replace_add_and_project_out(kind):
     agrees(kind, inputs, site, lambda value: value - (value @ unit)[..., None] * unit, sj.project_out(site, vector))
     # the projection on a span by least squares: the rows are not orthogonal, and one is given twice
     kernel = rows.T @ torch.linalg.inv(rows @ rows.T) @ rows
-    agrees(kind, inputs, site, lambda value: value - value @ kernel, sj.project_out(site, torch.cat([rows, rows[:1] * 2])))
+    agrees(
+        kind, inputs, site, lambda value: value - value @ kernel, sj.project_out(site, torch.cat([rows, rows[:1] * 2]))
+    )
 
 
 @every_kind
@@ -293,7 +317,9 @@ def test_a_tensor_given_for_every_row_and_position(kind):
 @every_kind
 def test_apply_and_splice(kind):
     inputs, site = batch(), "L0.mlp.out"
-    agrees(kind, inputs, site, lambda value: value.cumsum(1).tanh(), sj.apply(site, lambda value: value.cumsum(1).tanh()))
+    agrees(
+        kind, inputs, site, lambda value: value.cumsum(1).tanh(), sj.apply(site, lambda value: value.cumsum(1).tanh())
+    )
     torch.manual_seed(3)
     coder = nn.Sequential(nn.Linear(WIDTH, 8), nn.ReLU(), nn.Linear(8, WIDTH))
     agrees(kind, inputs, site, lambda value: coder(value).detach(), sj.splice(site, coder))
@@ -306,10 +332,14 @@ def test_means_are_over_real_tokens_by_position(kind):
     found = values(module, {site: spots(kind, module)[site]}, over)[site]
     longest = int(real(over).sum(1).max())
     moved = [found[row, mask.nonzero().flatten()] for row, mask in enumerate(real(over))]
-    table = torch.stack([torch.stack([row[place] for row in moved if len(row) > place]).mean(0) for place in range(longest)])
+    table = torch.stack(
+        [torch.stack([row[place] for row in moved if len(row) > place]).mean(0) for place in range(longest)]
+    )
     place = inputs["position_ids"]
     agrees(kind, inputs, site, lambda _: table[place], sj.mean(site, over))
-    agrees(kind, inputs, site, lambda value: torch.cat(moved).mean(0).expand(value.shape), sj.mean(site, over, by="all"))
+    agrees(
+        kind, inputs, site, lambda value: torch.cat(moved).mean(0).expand(value.shape), sj.mean(site, over, by="all")
+    )
 
 
 @every_kind
@@ -335,15 +365,32 @@ def test_resampling_takes_whole_rows(kind):
         assert len(fits) == 1
         taken += fits
     assert len(set(taken)) > 1
-    assert distance(got.logits, with_changes(module, [(spots(kind, module)[site], lambda _: value)], inputs), inputs) <= TOLERANCE
+    assert (
+        distance(got.logits, with_changes(module, [(spots(kind, module)[site], lambda _: value)], inputs), inputs)
+        <= TOLERANCE
+    )
 
 
 @every_kind
 def test_interventions_apply_in_order_each_to_what_the_others_left(kind):
     inputs, vector = batch(), numbers(WIDTH)
     site = "L0.mlp.out"
-    agrees(kind, inputs, site, lambda value: value * 2 + vector, sj.apply(site, lambda value: value * 2), sj.add(site, vector))
-    agrees(kind, inputs, site, lambda value: (value + vector) * 2, sj.add(site, vector), sj.apply(site, lambda value: value * 2))
+    agrees(
+        kind,
+        inputs,
+        site,
+        lambda value: value * 2 + vector,
+        sj.apply(site, lambda value: value * 2),
+        sj.add(site, vector),
+    )
+    agrees(
+        kind,
+        inputs,
+        site,
+        lambda value: (value + vector) * 2,
+        sj.add(site, vector),
+        sj.apply(site, lambda value: value * 2),
+    )
     module, model = captured(kind)
     table = spots(kind, module)
     both = [(table["L0.attn.out"], lambda value: value * 0), (table["L1.mlp.out"], lambda value: value + vector)]
@@ -375,7 +422,11 @@ def test_a_neuron_a_norm_scale_and_a_read(kind):
     # what the MLP reads changes, the stream itself does not
     got = sj.run(model, inputs, interventions=[sj.zero("L1.mlp.in")]).logits
     silent = values(module, {"out": spots(kind, module)["L1.mlp.out"]}, inputs)["out"]
-    zeroed = with_changes(module, [(Spot(first_of_mlp(kind, module), of_input=True), lambda value: read_nothing(kind, module, value))], inputs)
+    zeroed = with_changes(
+        module,
+        [(Spot(first_of_mlp(kind, module), of_input=True), lambda value: read_nothing(kind, module, value))],
+        inputs,
+    )
     assert silent.shape == inputs["input_ids"].shape + (WIDTH,)
     assert distance(got, zeroed, inputs) <= TOLERANCE
 
@@ -396,7 +447,18 @@ def read_nothing(kind: str, module: Any, value: Tensor) -> Tensor:
 
 # --- what must not change ---
 
-IDENTITIES = ("L0.resid_pre", "L1.resid_post", "L0.H1.q", "L1.H2.k", "L1.H0.v_in", "L0.H3.out", "L0.attn.pattern", "L1.N3", "L1.mlp.in", "L0.ln1.scale")
+IDENTITIES = (
+    "L0.resid_pre",
+    "L1.resid_post",
+    "L0.H1.q",
+    "L1.H2.k",
+    "L1.H0.v_in",
+    "L0.H3.out",
+    "L0.attn.pattern",
+    "L1.N3",
+    "L1.mlp.in",
+    "L0.ln1.scale",
+)
 
 
 @every_kind
@@ -450,7 +512,9 @@ def by_head_zeroed(value: Tensor, head: int) -> Tensor:
 # --- gradients ---
 
 
-@pytest.mark.parametrize("site", ["L0.resid_post", "L1.attn.out", "L0.mlp.out", "L0.mlp.post", "L1.attn.q", "L0.attn.z"])
+@pytest.mark.parametrize(
+    "site", ["L0.resid_post", "L1.attn.out", "L0.mlp.out", "L0.mlp.post", "L1.attn.q", "L0.attn.z"]
+)
 @every_kind
 def test_gradients_are_those_of_the_hooked_module(kind, site):
     module, model = captured(kind)
@@ -487,7 +551,9 @@ def test_the_gradient_at_one_head_is_that_heads_part(kind):
     assert run.gradient(scalar, "L1.N4").names == ("batch", "query")
 
 
-@pytest.mark.parametrize("site", ["L0.ln1.scale", "L1.H2.out", "L1.H2.q", "L1.H2.pattern", "L0.ln2.normalized", "L1.KV1.v"])
+@pytest.mark.parametrize(
+    "site", ["L0.ln1.scale", "L1.H2.out", "L1.H2.q", "L1.H2.pattern", "L0.ln2.normalized", "L1.KV1.v"]
+)
 @every_kind
 def test_gradients_are_the_slopes_of_small_changes(kind, site):
     """Central differences in 64 bits, in a random direction, for values that no hook sees."""
@@ -498,11 +564,16 @@ def test_gradients_are_the_slopes_of_small_changes(kind, site):
         return logits[0, -1, 5] - logits[1, 2, 7]
 
     run = sj.run(model, inputs, keep=site, differentiable=True)
-    direction = torch.where(row_mask(run[site].names, real(inputs)), numbers(*run[site].as_tensor().shape).double(), 0.0)
+    direction = torch.where(
+        row_mask(run[site].names, real(inputs)), numbers(*run[site].as_tensor().shape).double(), 0.0
+    )
     slope = run.gradient(scalar(run.logits), site)
     assert slope.names == run[site].names
     step = 1e-5
-    ends = [scalar(sj.run(model, inputs, interventions=[sj.add(site, direction, scale=end)]).logits) for end in (step, -step)]
+    ends = [
+        scalar(sj.run(model, inputs, interventions=[sj.add(site, direction, scale=end)]).logits)
+        for end in (step, -step)
+    ]
     expected = float(ends[0] - ends[1]) / (2 * step)
     assert float((slope.as_tensor() * direction).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-8)
     assert abs(expected) > 1e-4
@@ -517,7 +588,9 @@ def row_mask(names: tuple[str, ...], mask: Tensor) -> Tensor:
 def test_one_heads_copy_of_a_shared_key_has_no_gradient_of_its_own():
     _, model = captured("llama")
     run = sj.run(model, batch(), keep=["L1.H2.k", "L1.KV1.k"], differentiable=True)
-    with pytest.raises(AddressError, match=r"L1\.H2\.k: this value is shared by the heads of a group.*take that of the key-value head"):
+    with pytest.raises(
+        AddressError, match=r"L1\.H2\.k: this value is shared by the heads of a group.*take that of the key-value head"
+    ):
         run.gradient(run.logits.sum(), "L1.H2.k")
     assert run.gradient(run.logits.sum(), "L1.KV1.k").names == ("batch", "query", "d_head")
 
@@ -526,7 +599,9 @@ def test_one_heads_copy_of_a_shared_key_has_no_gradient_of_its_own():
 def test_what_one_reader_sees_has_no_gradient_of_its_own(site):
     _, model = captured("gpt2")
     run = sj.run(model, batch(), keep=site, differentiable=True)
-    with pytest.raises(AddressError, match=rf"{site}: a gradient is taken at a value, not at what one reader sees.*take it at"):
+    with pytest.raises(
+        AddressError, match=rf"{site}: a gradient is taken at a value, not at what one reader sees.*take it at"
+    ):
         run.gradient(run.logits.sum(), site)
 
 
@@ -589,9 +664,29 @@ def test_other_spellings_name_the_same_values(theirs):
 
 
 MODULES = {
-    "gpt2": ("transformer.h.0.mlp", "transformer.h.1", "transformer.ln_f", "transformer.h.0.ln_1", "transformer.h.1.mlp.act", ".lm_head"),
-    "llama": ("model.layers.0.mlp", "model.layers.1", "model.norm", "model.layers.0.input_layernorm", "model.layers.1.mlp.up_proj", ".lm_head"),
-    "bert": ("bert.encoder.layer.0.output", "bert.encoder.layer.1", "bert.embeddings", "bert.encoder.layer.0.attention.self.query", "cls.predictions"),
+    "gpt2": (
+        "transformer.h.0.mlp",
+        "transformer.h.1",
+        "transformer.ln_f",
+        "transformer.h.0.ln_1",
+        "transformer.h.1.mlp.act",
+        ".lm_head",
+    ),
+    "llama": (
+        "model.layers.0.mlp",
+        "model.layers.1",
+        "model.norm",
+        "model.layers.0.input_layernorm",
+        "model.layers.1.mlp.up_proj",
+        ".lm_head",
+    ),
+    "bert": (
+        "bert.encoder.layer.0.output",
+        "bert.encoder.layer.1",
+        "bert.embeddings",
+        "bert.encoder.layer.0.attention.self.query",
+        "cls.predictions",
+    ),
 }
 
 
@@ -615,7 +710,9 @@ def test_a_run_says_what_it_kept():
     run = sj.run(model, batch(), keep="L0.resid_post")
     assert repr(run).startswith("<Run of llama: logits (3, 17, 101), 1 values kept")
     assert repr(model).startswith("<Model llama: 2 layers, 4 heads, ")
-    with pytest.raises(AddressError, match=r"L1\.resid_post was not kept by this run.*keep=.*kept: logits, L0\.resid_post"):
+    with pytest.raises(
+        AddressError, match=r"L1\.resid_post was not kept by this run.*keep=.*kept: logits, L0\.resid_post"
+    ):
         run["L1.resid_post"]
 
 
@@ -625,13 +722,17 @@ def test_inputs_may_be_given_in_many_ways():
     expected = sj.run(model, {"input_ids": ids}).logits
     for given in (ids, ids.tolist(), ids.numpy(), {"input_ids": ids.tolist()}):
         assert torch.equal(sj.run(model, given).logits, expected)
-    assert distance(sj.run(model, ids[0]).logits, expected[:1], {"attention_mask": torch.ones_like(ids[:1])}) <= TOLERANCE
+    assert (
+        distance(sj.run(model, ids[0]).logits, expected[:1], {"attention_mask": torch.ones_like(ids[:1])}) <= TOLERANCE
+    )
 
 
 def test_a_patch_that_does_not_fit_says_how_it_should_be():
     _, model = captured("gpt2")
     inputs = batch(padding="none")
-    with pytest.raises(ScrubjayError, match=r"L0\.resid_post: the patch has 2 rows and the run has 3: give as many rows, or one"):
+    with pytest.raises(
+        ScrubjayError, match=r"L0\.resid_post: the patch has 2 rows and the run has 3: give as many rows, or one"
+    ):
         sj.run(model, inputs, interventions=[sj.patch("L0.resid_post", batch(rows=2, padding="none"))])
     with pytest.raises(ScrubjayError, match=r"the patch has 12 positions and the run has 17; name a position"):
         sj.run(model, inputs, interventions=[sj.patch("L0.resid_post", batch(length=12, padding="none"))])

@@ -68,7 +68,9 @@ def allowed(kind: str, mask: Tensor) -> Tensor:
     return triangle & mask.bool()[:, None, None, :]
 
 
-def heads_of_layer(kind: str, module: Any, here: str, found: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def heads_of_layer(
+    kind: str, module: Any, here: str, found: dict[str, Tensor], inputs: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """Return what single heads have: copies of shared keys and values, scores, pattern and output."""
     repeat = HEADS // KV_HEADS[kind]
     k, v = (found[f"{here}attn.{name}"].repeat_interleave(repeat, 2) for name in ("k_rot", "v"))
@@ -80,7 +82,14 @@ def heads_of_layer(kind: str, module: Any, here: str, found: dict[str, Tensor], 
     weight = spots(kind, module)[f"{here}attn.o"].part.weight.detach()
     weight = (weight if kind == "gpt2" else weight.T).reshape(HEADS, D_HEAD, WIDTH)
     made = {f"{here}attn.scores": scores, f"{here}attn.pattern": pattern}
-    table = {"q": found[f"{here}attn.q"], "k": found[f"{here}attn.k"].repeat_interleave(repeat, 2), "v": v, "q_rot": q, "k_rot": k, "z": z}
+    table = {
+        "q": found[f"{here}attn.q"],
+        "k": found[f"{here}attn.k"].repeat_interleave(repeat, 2),
+        "v": v,
+        "q_rot": q,
+        "k_rot": k,
+        "z": z,
+    }
     table["out"] = torch.einsum("bqhd,hdm->bqhm", z, weight)
     for head in range(HEADS):
         one = {name: value[:, :, head] for name, value in table.items()}
@@ -89,7 +98,9 @@ def heads_of_layer(kind: str, module: Any, here: str, found: dict[str, Tensor], 
         made |= {f"{here}H{head}.{name}": value for name, value in one.items()}
     for head in range(KV_HEADS[kind]):
         made |= {f"{here}KV{head}.{name}": found[f"{here}attn.{name}"][:, :, head] for name in ("k", "v", "k_rot")}
-    made |= {f"{here}N{place}": found[f"{here}mlp.post"][..., place] for place in range(found[f"{here}mlp.post"].shape[-1])}
+    made |= {
+        f"{here}N{place}": found[f"{here}mlp.post"][..., place] for place in range(found[f"{here}mlp.post"].shape[-1])
+    }
     return made
 
 

@@ -153,7 +153,8 @@ def _exported(module: nn.Module, signature: Signature, marker: torch.dtype) -> t
     plain = [tensor.detach().cpu() for tensor in signature.inputs.values()]
     examples = tuple(tensor.to(marker) if tensor.dtype == main else tensor for tensor in plain)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # the search for a good order of a long einsum asks for sizes as numbers, which fixes them
+        with warnings.catch_warnings(), torch.no_grad(), torch.backends.opt_einsum.flags(enabled=False):
             warnings.simplefilter("ignore")
             program = torch.export.export(twin, examples, dynamic_shapes=(shapes,), strict=False)
             return program.run_decompositions({})
@@ -170,6 +171,11 @@ def _explained(error: Exception) -> str:
         advice = "its control flow depends on the values of its input: replace `if tensor...` by torch.where, or capture the part without it"
     elif "specialized" in str(error) or "ConstraintViolation" in kind:
         advice = "a dimension named in `dynamic` is in truth fixed: leave it None there, or give an example of the right size"
+    elif "expected scalar type" in text or "same dtype" in text:
+        advice = (
+            "it multiplies tensors of a type written out in its code (float32) with tensors of its own type, which is wrong in any "
+            "other type: write `mask.to(x.dtype)` for `mask.float()`"
+        )
     else:
         advice = (
             "check that the arguments in `inputs` are named as forward() names them, and that the module runs on them"

@@ -86,6 +86,8 @@ class Description:
             return {"module": self._names[id(item)]}
         if isinstance(item, ATOMS):
             return _atom(item)
+        if type(item).__module__ == "typing" or isinstance(item, types.GenericAlias | types.UnionType):
+            return {"typing": repr(item)}
         if id(item) in self._seen:
             return {"seen": self._seen[id(item)]}
         self._seen[id(item)] = len(self._seen)

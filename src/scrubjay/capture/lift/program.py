@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -14,14 +15,14 @@ from torch.fx import Node as FxNode
 from scrubjay.capture.lift.call import Call, dtype_name
 from scrubjay.capture.lift.einsum import einsum
 from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, atoms
-from scrubjay.capture.lift.proto import Names, Proto, Value, materialised
+from scrubjay.capture.lift.proto import Names, Proto, Value, materialised, whole
 from scrubjay.capture.lift.table_arithmetic import ARITHMETIC
 from scrubjay.capture.lift.table_layout import LAYOUT
 from scrubjay.circuit.address import Address, Module
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Input, Opaque, Weight
+from scrubjay.circuit.ops import Index, Input, Opaque, Split, Weight
 from scrubjay.errors import AddressError, CaptureError
 
 TABLE = {**LAYOUT, **ARITHMETIC, "einsum": einsum}
@@ -144,7 +145,7 @@ class _Lifter:
                 for place, (axis, size) in enumerate(zip(names, found.shape, strict=True))
             )
             dtype = dtype_name(found.dtype)
-            return _leaf(dims, lambda axes: Input(name, tuple(a for dim in axes for a in dim), dtype))
+            return _leaf(dims, lambda axes: _input(name, axes, dtype))
         name = (
             signature.inputs_to_parameters.get(node.name)
             or signature.inputs_to_buffers.get(node.name)
@@ -259,6 +260,10 @@ class _Lifter:
 
     def _finish(self, result: FxNode, output: str) -> Circuit:
         value = self.values[result]
+        value = materialised(value, [var for dim in value.dims for var in dim])
+        for place, dim in enumerate(value.dims):
+            if len(atoms(dim)) > 1:
+                value = whole(value, place)
         made = build(value.proto, axis_namer(value.proto))
         table = {
             _module_address(path): made[id(found.proto)]
@@ -272,6 +277,21 @@ def _tensors(found: Any) -> bool:
     if isinstance(found, list | tuple):
         return any(isinstance(item, torch.Tensor) for item in found)
     return isinstance(found, torch.Tensor)
+
+
+def _input(name: str, dims: tuple[tuple[Axis, ...], ...], dtype: str) -> Node:
+    """Return an input as it is given, one axis for each dimension; one that the program cuts is split, one of size 1 goes."""
+    whole = tuple(
+        dim[0] if len(dim) == 1 else Axis(f"{name}.{place}", prod(int(axis.size) for axis in dim))
+        for place, dim in enumerate(dims)
+    )
+    made: Node = Input(name, whole, dtype)
+    for dim, axis in zip(dims, whole, strict=True):
+        if not dim:
+            made = Index(made, axis.name, 0)
+        elif len(dim) > 1:
+            made = Split(made, axis.name, dim)
+    return made
 
 
 def _leaf(dims: tuple[Dim, ...], make: Callable[[tuple[tuple[Axis, ...], ...]], Node]) -> Value:

@@ -205,6 +205,8 @@ def extreme(op: str) -> Handler:
     """Return a handler for max or min along one dimension: values and places."""
 
     def handler(call: Call) -> list[Value]:
+        if "dim" not in call.given:
+            raise CannotLift(f"{op} over all dimensions at once, or of two tensors, is kept whole")
         what = call.tensor("self")
         (dim,) = call.dims("dim", len(what.dims))
         keepdim = bool(call.number("keepdim"))
