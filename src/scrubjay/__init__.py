@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scrubjay.interventions import run as run
     from scrubjay.interventions import splice as splice
     from scrubjay.interventions import zero as zero
+    from scrubjay.report import report as report
     from scrubjay.scrubbing import ScrubResult as ScrubResult
     from scrubjay.scrubbing import scrub as scrub
     from scrubjay.tasks import task as task
@@ -41,20 +42,25 @@ _HOMES = {
         ("Run", "add", "apply", "edit", "mean", "patch", "project_out", "replace", "resample", "run", "splice", "zero"),
         "scrubjay.interventions",
     ),
+    "report": "scrubjay.report",
     "ScrubResult": "scrubjay.scrubbing",
     "scrub": "scrubjay.scrubbing",
     "task": "scrubjay.tasks",
     "load": "scrubjay.zoo.load",
 }
 
+_MODULES = ("errors", "tasks", "zoo")
+
 __all__ = [
     "Dataset", "Feature", "Hypothesis", "Model", "Run", "ScrubResult", "add", "apply", "edit", "load", "mean", "patch", "project_out", "replace",
-    "resample", "run", "scrub", "splice", "task", "zero",
+    "report", "resample", "run", "scrub", "splice", "task", "zero",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
+    if name in _MODULES:
+        return import_module(f"scrubjay.{name}")
     if name not in _HOMES:
         raise AttributeError(f"scrubjay has no {name!r}; it has {', '.join(__all__)}")
     found = getattr(import_module(_HOMES[name]), name)

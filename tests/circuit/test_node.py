@@ -14,7 +14,7 @@ import pytest
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
-    KINDS, Add, Along, Concat, Constant, Custom, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Split,
+    KINDS, Add, Along, Concat, Constant, Custom, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Repeat, Split,
     Weight,
 )  # fmt: skip
 from scrubjay.circuit.renaming import RENAMERS, rename_axes
@@ -41,6 +41,7 @@ EXAMPLES: tuple[Node, ...] = (
     Relabel(X, (("query", "key"),)),
     Split(X, "model", (Axis("head", 2), Axis("d_head", 3))),
     Merge(X, ("query", "model"), Axis("flat", "query*6")),
+    Repeat(X, (Axis("head", 2),)),
     Map("leaky_relu", (X,), (0.1,)),
     Along("softmax", X, ("model",)),
     Opaque(

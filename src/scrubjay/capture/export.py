@@ -165,7 +165,7 @@ def _exported(module: nn.Module, signature: Signature, marker: torch.dtype) -> t
 
 
 def _explained(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0][:300]
+    text = " ".join(line.strip() for line in str(error).strip().splitlines()[:3])[:300]
     kind = type(error).__name__
     if "DataDependent" in kind or "data-dependent" in str(error) or "Could not guard" in str(error):
         advice = "its control flow depends on the values of its input: replace `if tensor...` by torch.where, or capture the part without it"

@@ -21,6 +21,7 @@ GLOSSARY = {
     "head": "attention heads",
     "query": "positions, as those that read",
     "key": "positions, as those that are read",
+    "qkv": "queries, keys and values, where one weight makes all three",
     "model": "the residual stream",
     "d_head": "one head's own space",
     "hidden": "neurons of an MLP",

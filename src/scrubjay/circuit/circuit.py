@@ -16,6 +16,15 @@ from scrubjay.circuit.ops import Input, Map, Weight
 from scrubjay.errors import AddressError, CircuitError, near
 
 
+def is_note(address: str) -> bool:
+    """Tell whether an address of a table is the recognisers' own note, which names nothing for users.
+
+    >>> is_note("L0.attn._product"), is_note("L0.attn.o")
+    (True, False)
+    """
+    return address.rpartition(".")[2].startswith("_") or address.startswith("_")
+
+
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """Named results (`roots`) and named places (`table`: address text -> node) of one expression graph.

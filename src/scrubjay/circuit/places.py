@@ -163,7 +163,7 @@ def _head(circuit: Circuit, layer: LayerAnatomy, here: str, site: str, head: int
 
 def _share(circuit: Circuit, here: str, head: int, at: Mapping[str, int], sizes: Mapping[str, int]) -> Place:
     """A head's share of the output projection; to change it, it is first split off as a term of its own."""
-    own_address, product_address = f"{here}H{head}.out", here + "attn.o_product"
+    own_address, product_address = f"{here}H{head}.out", here + "attn._product"
     if own_address in circuit.table:  # split off by an earlier change
         term = circuit.table[own_address]
         return Place(term, term, lambda new, mask: _where(mask, new, term))
@@ -268,4 +268,4 @@ def write(circuit: Circuit, anatomy: Anatomy, address: Address, change: Callable
 
 def real_mask(circuit: Circuit) -> Node | None:
     """Return the padding mask the circuit reads (batch, query), if it reads one."""
-    return circuit.table.get("in.attention_mask")
+    return circuit.table.get("_in.attention_mask")

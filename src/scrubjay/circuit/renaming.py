@@ -25,6 +25,7 @@ from scrubjay.circuit.ops import (
     Narrow,
     Opaque,
     Relabel,
+    Repeat,
     Split,
     Weight,
 )  # fmt: skip
@@ -63,6 +64,7 @@ RENAMERS: dict[type[Node], _Renamer] = {
     Add: _same,
     Multiply: _same,
     Map: _same,
+    Repeat: lambda node, ops, rename: Repeat(ops[0], _dims([node.along], rename)[0]),
     Index: lambda node, ops, rename: Index(ops[0], rename(node.axis), node.at),
     Narrow: lambda node, ops, rename: Narrow(ops[0], rename(node.axis), node.start, _axis(node.to, rename), node.step),
     Concat: lambda node, ops, rename: Concat(ops, _names(node.along, rename), _axis(node.to, rename)),

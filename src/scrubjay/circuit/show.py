@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Any, cast
 
 from scrubjay.circuit import ops
-from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.circuit import Circuit, is_note
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Constant, Einsum, Iota, Map, Weight
@@ -121,7 +121,7 @@ def _page(circuit: Circuit, focus: str | None, depth: int | None) -> _Page:
     below = set(every)
     unread: list[str] = []
     given = [
-        *circuit.table.items(),
+        *((name, node) for name, node in circuit.table.items() if not is_note(name)),
         *((name, node) for name, node in circuit.roots.items() if name not in circuit.table),
     ]
     for address, node in sorted(given, key=lambda item: _rank(item[0])):
@@ -156,7 +156,7 @@ def _rank(address: str) -> int:
     found = _IN_LAYER.fullmatch(address)
     if address in MODEL_SITES or (found and (found[2] in LAYER_SITES or found[2].startswith("H"))):
         return 0
-    return 1 if found or address.startswith("in.") else 2
+    return 1 if found else 2
 
 
 def _owners(order: Sequence[Node], addresses: Mapping[Node, Sequence[str]]) -> dict[Node, int | None]:
@@ -396,6 +396,7 @@ WORDS: dict[type[Node], Callable[[Any, Names], str]] = {
     ops.Relabel: lambda node, operands: f"{operands[0]} with {', '.join(f'{old} as {new}' for old, new in node.pairs)}",
     ops.Split: lambda node, operands: f"{operands[0]} with {node.axis} split into {' '.join(map(str, node.into))}",
     ops.Merge: lambda node, operands: f"{operands[0]} with {' '.join(node.merged)} merged into {node.to}",
+    ops.Repeat: lambda node, operands: f"{operands[0]} repeated along {' '.join(map(str, node.along))}",
     Map: _map,
     ops.Along: _along,
     ops.Opaque: _opaque,

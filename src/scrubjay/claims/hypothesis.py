@@ -209,12 +209,14 @@ class Hypothesis:
     def __str__(self) -> str:
         """Draw the tree in words."""
         lines = [self.name]
-        stack = [(self.root, 0)]
+        top = self.root
+        stack = [(top, "", True)]
         while stack:
-            claim, depth = stack.pop()
-            label = "" if depth == 0 else f"{claim.name}: "
-            lines.append(f"{'   ' * depth}└─ {label}{claim.words()}")
-            stack.extend((item, depth + 1) for item in reversed(claim.reads))
+            claim, before, last = stack.pop()
+            label = "" if claim is top else f"{claim.name}: "
+            lines.append(f"{before}{'└─' if last else '├─'} {label}{claim.words()}")
+            inner = before + ("   " if last else "│  ")
+            stack.extend((item, inner, item is claim.reads[-1]) for item in reversed(claim.reads))
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -17,6 +17,13 @@ class Array:
     tensor: torch.Tensor | float
     names: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Say the axes, shape and type in one line."""
+        if not isinstance(self.tensor, torch.Tensor):
+            return f"<Array {self.tensor}>"
+        shape = ", ".join(f"{name}={size}" for name, size in zip(self.names, self.tensor.shape, strict=True))
+        return f"<Array ({shape}) {str(self.tensor.dtype).removeprefix('torch.')}>"
+
     def laid(self, order: Sequence[str]) -> torch.Tensor | float:
         """Return the tensor with dimensions in `order`; a name it lacks becomes a dimension of size 1."""
         if not isinstance(self.tensor, torch.Tensor):

@@ -28,6 +28,7 @@ from scrubjay.circuit.ops import (
     Narrow,
     Opaque,
     Relabel,
+    Repeat,
     Split,
     Weight,
 )  # fmt: skip
@@ -175,6 +176,14 @@ def _merge(node: Merge, operands: Sequence[Array], _: Context) -> Array:
     return Array(tensor.reshape([*tensor.shape[: len(rest)], -1]), (*rest, node.to.name))
 
 
+def _repeat(node: Repeat, operands: Sequence[Array], context: Context) -> Array:
+    (source,) = operands
+    tensor = source.as_tensor(context.device)
+    sizes = [context.size(axis.size) for axis in node.along]
+    new = tuple(axis.name for axis in node.along)
+    return Array(tensor.expand(*sizes, *tensor.shape), (*new, *source.names))
+
+
 def _map(node: Map, operands: Sequence[Array], context: Context) -> Array:
     tensors, order = spread(operands)
     parameters = [context.type_of(str(node.parameters[0]))] if node.op == "cast" else node.parameters
@@ -247,6 +256,6 @@ def _aten(op: str) -> Any:
 
 KERNELS: dict[type[Node], Kernel] = {
     Input: _input, Weight: _weight, Constant: _constant, Iota: _iota, Einsum: _einsum, Add: _add, Multiply: _multiply,
-    Index: _index, Narrow: _narrow, Concat: _concat, Gather: _gather, Relabel: _relabel, Split: _split, Merge: _merge,
+    Index: _index, Narrow: _narrow, Concat: _concat, Gather: _gather, Relabel: _relabel, Split: _split, Merge: _merge, Repeat: _repeat,
     Map: _map, Along: _along, Opaque: _opaque, Custom: _custom,
 }  # fmt: skip

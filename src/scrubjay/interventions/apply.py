@@ -13,7 +13,7 @@ from scrubjay.capture.model import Model, Stored
 from scrubjay.circuit.address import Address, Range
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Constant, Custom, Einsum, Gather, Iota, Map, Multiply, Relabel, Weight
+from scrubjay.circuit.ops import Add, Constant, Custom, Einsum, Gather, Iota, Map, Multiply, Relabel, Repeat, Weight
 from scrubjay.circuit.places import real_mask, span, write
 from scrubjay.engine.array import Array
 from scrubjay.engine.context import Payload
@@ -127,7 +127,8 @@ def _check_length(change: Intervention, table: Array, inputs: Mapping[str, torch
 
 def _spread(new: Node, old: Node) -> Node:
     """Return `new` with all axes of `old`."""
-    return new if old.axis_names <= new.axis_names else Map("where", (Constant(value=True), new, old))
+    lacking = tuple(axis for axis in old.axes if axis.name not in new.axis_names)
+    return Repeat(new, lacking) if lacking else new
 
 
 def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention) -> Node:

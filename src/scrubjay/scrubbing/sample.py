@@ -48,7 +48,8 @@ def feature_of(hypothesis: Hypothesis, name: str, data: Dataset) -> Feature:
     feature = hypothesis.feature(name, data)
     if feature.values.ndim != 1 or len(feature.values) != len(data):
         raise HypothesisError(
-            f"feature {name!r} has values of shape {feature.values.shape}; the data {data.name!r} needs one for each of its {len(data)} rows"
+            f"feature {name!r} has values of shape {feature.values.shape}; the data {data.name!r} needs one for each of its {len(data)} rows: "
+            "take one position of it, or combine the positions into one value"
         )
     return feature
 

@@ -18,6 +18,7 @@ from scrubjay.claims.data import Dataset
 from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.engine.progress import progress_after
 from scrubjay.errors import HypothesisError, InputError
+from scrubjay.interventions.inputs import lengths
 from scrubjay.scrubbing.compute import compute
 from scrubjay.scrubbing.result import Losses, ScrubResult, summarise
 from scrubjay.scrubbing.sample import check_table, class_sizes, draw
@@ -67,6 +68,7 @@ def scrub(
         raise InputError(f"samples={samples}, seeds={seeds!r}: a scrub needs at least two samples and one seed")
     begun = time.perf_counter()
     tree = treeify(model, hypothesis)
+    _check_positions(hypothesis, data)
     sizes = class_sizes(tree.sources, hypothesis, data)
     if table is None:
         drawn = [draw(tree.sources, hypothesis, data, samples, seed) for seed in which]
@@ -82,6 +84,22 @@ def scrub(
         Losses(scrubbed, original, floor, constant), table, model=model, hypothesis=hypothesis, data=data, seeds=which, classes=sizes, outputs=done.values,
         evaluated_rows=done.rows, seconds=time.perf_counter() - begun,
     )  # fmt: skip
+
+
+def _check_positions(hypothesis: Hypothesis, data: Dataset) -> None:
+    """Refuse a claim at a position that some row of the data does not have."""
+    named = {name: torch.from_numpy(np.array(array)) for name, array in data.inputs.items()}
+    rows = lengths(named)
+    if rows is None:
+        return
+    shortest, row = int(rows.min()), int(rows.argmin())
+    for claim in hypothesis.claims():
+        at = claim.site.position.at if claim.site.position is not None else 0
+        if isinstance(at, int) and not -shortest <= at < shortest:
+            raise HypothesisError(
+                f"claim {claim.name!r}: row {row} of {data.name!r} has {shortest} real tokens, so it has no position @{at}; "
+                "leave shorter rows out (data.select), or claim another position"
+            )
 
 
 def _losses(measure: Loss, value: torch.Tensor, labels: torch.Tensor) -> np.ndarray:

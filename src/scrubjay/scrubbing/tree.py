@@ -58,6 +58,10 @@ def treeify(model: Model, hypothesis: Hypothesis) -> Treeified:
         raise HypothesisError(
             f"a hypothesis begins with the model's result {model.anatomy.result!r}; this one begins with {root.site}"
         )
+    if root.site.position is not None and "query" not in model.circuit.roots[model.anatomy.result].axis_names:
+        raise HypothesisError(
+            f"{root.site}: this model's result has no positions; begin the hypothesis with site={model.anatomy.result!r}"
+        )
     sources = [Source("reference", None, None), Source("floor", None, None)]
     top = "reference" if root.feature == "exact" else root.name
     if root.feature != "exact":

@@ -10,7 +10,7 @@ from torch import nn
 
 from scrubjay.capture import load as capture
 from scrubjay.capture.model import Model
-from scrubjay.errors import InputError
+from scrubjay.errors import AddressError, InputError, LoadError
 from scrubjay.zoo.store import read
 from scrubjay.zoo.tokenizer import TOKENIZERS
 from scrubjay.zoo.transformer import Transformer
@@ -30,7 +30,10 @@ def load(source: nn.Module | str | PathLike[str], **options: Any) -> Model:
         if taken := {"inputs", "dynamic", "output", "revision"} & set(options):
             raise InputError(f"{source} knows its own inputs: leave out {', '.join(sorted(taken))}")
         name = source.removeprefix("zoo/")
-        module, _ = read(name)
+        try:
+            module, _ = read(name)
+        except AddressError as error:
+            raise LoadError(f"{source}: {error}") from error
         return capture.load(module, **{"name": source, "tokenizer": TOKENIZERS.get(name), **_inputs(module), **options})
     if isinstance(source, Transformer) and "inputs" not in options:
         return capture.load(source, **{**_inputs(source), **options})

@@ -32,7 +32,9 @@ class SymbolTokenizer:
         numbers = {token: number for number, token in enumerate(self.tokens) if len(token) == 1}
         unknown = sorted({symbol for symbol in text if symbol not in numbers})
         if unknown:
-            raise InputError(f"{text[:40]!r} has the symbols {', '.join(map(repr, unknown[:8]))}; this model reads {' '.join(numbers)} only")
+            raise InputError(
+                f"{text[:40]!r} has the symbols {', '.join(map(repr, unknown[:8]))}; this model reads {' '.join(numbers)} only"
+            )
         return {"input_ids": [self.begin, *(numbers[symbol] for symbol in text), self.end]}
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:

@@ -81,7 +81,8 @@ class _Lifter:
         if changed.buffers_to_mutate or changed.user_inputs_to_mutate:
             what = [*changed.buffers_to_mutate.values(), *changed.user_inputs_to_mutate.values()]
             raise CaptureError(
-                f"the module changes its own state when run ({', '.join(map(str, what))}); switch that off (use_cache=False, eval mode)"
+                f"the module changes its own state when run ({', '.join(map(str, what))}); switch that off (use_cache=False, eval mode). "
+                "A rotary embedding that chooses its frequencies by length (longrope, dynamic) is not supported yet"
             )
         for node in self.program.graph.nodes:
             if node.op == "placeholder":

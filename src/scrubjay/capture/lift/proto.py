@@ -24,7 +24,7 @@ from scrubjay.capture.lift.layout import (
 )
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Constant, Einsum, Gather, Iota, Map, Merge, Relabel
+from scrubjay.circuit.ops import Constant, Einsum, Gather, Iota, Map, Merge, Relabel, Repeat
 
 Names = Callable[[Sequence[Var]], tuple[Axis, ...]]
 Make = Callable[[Names, tuple[Node, ...]], Node]
@@ -301,15 +301,12 @@ def whole(what: Value, dim: int) -> Value:
 
 
 def materialised(what: Value, needed: Sequence[Var]) -> Value:
-    """Return the value with the broadcast variables among `needed` made real (`where` over an iota keeps its type)."""
+    """Return the value with the broadcast variables among `needed` made real."""
     lacking = [var for var in atoms(needed) if var not in what.proto.axes]
     if not lacking:
         return what
 
     def make(names: Names, nodes: tuple[Node, ...]) -> Node:
-        made = nodes[0]
-        for axis in names(lacking):
-            made = Map("where", (Map("greater_equal", (Iota(axis), Constant(0))), made, made))
-        return made
+        return Repeat(nodes[0], names(lacking))
 
     return Value(Proto((what.proto,), (*what.proto.axes, *lacking), make), what.dims)

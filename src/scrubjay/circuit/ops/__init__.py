@@ -9,17 +9,17 @@ from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops.custom import Custom
 from scrubjay.circuit.ops.leaves import Constant, Input, Iota, Weight
 from scrubjay.circuit.ops.linear import Add, Einsum, Multiply
-from scrubjay.circuit.ops.movement import Concat, Gather, Index, Merge, Narrow, Relabel, Split
+from scrubjay.circuit.ops.movement import Concat, Gather, Index, Merge, Narrow, Relabel, Repeat, Split
 from scrubjay.circuit.ops.pointwise import Along, Map, Opaque
 
 KINDS: tuple[type[Node], ...] = (
     *(Input, Weight, Constant, Iota),
     *(Einsum, Add, Multiply),
-    *(Index, Narrow, Concat, Gather, Relabel, Split, Merge),
+    *(Index, Narrow, Concat, Gather, Relabel, Split, Merge, Repeat),
     *(Map, Along, Opaque, Custom),
 )
 
 __all__ = [
     "KINDS", "Add", "Along", "Concat", "Constant", "Custom", "Einsum", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
-    "Narrow", "Opaque", "Relabel", "Split", "Weight",
+    "Narrow", "Opaque", "Relabel", "Repeat", "Split", "Weight",
 ]  # fmt: skip

@@ -187,3 +187,22 @@ class Merge(Node):
     def acts_along(self) -> frozenset[str]:
         """The axes that are merged, and the whole."""
         return frozenset({*self.merged, self.to.name})
+
+
+@final
+class Repeat(Node):
+    """The same value at every place of further axes, made real: what broadcasting does where a node needs the axis."""
+
+    source: Node
+    along: tuple[Axis, ...]
+
+    def find_axes(self) -> tuple[Axis, ...]:
+        """Return the source's axes and the new ones."""
+        if both := self.source.axis_names & {axis.name for axis in self.along}:
+            raise CircuitError(f"{self.source!r} has the axes {', '.join(sorted(both))} already")
+        return in_order([*self.source.axes, *self.along])
+
+    @property
+    def acts_along(self) -> frozenset[str]:
+        """The new axes."""
+        return frozenset(axis.name for axis in self.along)

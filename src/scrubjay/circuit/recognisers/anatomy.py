@@ -8,7 +8,7 @@ from scrubjay.circuit.address import LayerShape, ModelShape
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Narrow
+from scrubjay.circuit.ops import Index, Narrow
 from scrubjay.circuit.recognisers.attention import find_attention
 from scrubjay.circuit.recognisers.bias import with_biases_inside
 from scrubjay.circuit.recognisers.facts import Norm, facts
@@ -73,7 +73,7 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
     layers = find_layers(attentions, known, [root]) if attentions else []
     notes: list[str] = []
     if not attentions:
-        notes.append("no attention was found: values are addressed by the result alone")
+        notes.append("no attention was found: values are addressed by module path")
     if layers is None:
         notes.append("the residual stream around the attention layers is not understood")
         layers = []
@@ -81,13 +81,13 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
     paths = frozenset(place.removeprefix(".") for place in modules)
     if not layers:
         named = circuit.with_table(
-            {**circuit.table, **{f"in.{name}": node for name, node in circuit.inputs.items()}, result: root}
+            {**circuit.table, **{f"_in.{name}": node for name, node in circuit.inputs.items()}, result: root}
         )
         return named, Anatomy(
             (), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(notes)
         )
     ends = find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known)
-    given = {f"in.{name}": node for name, node in circuit.inputs.items()}
+    given = {f"_in.{name}": node for name, node in circuit.inputs.items()}
     nodes = {**circuit.table, **given, **_table(layers, ends, result, root)}
     made = rename_axes([root, *nodes.values()], _axis_names(layers, ends, root))
     named = Circuit({result: made[root]}, {address: made[node] for address, node in nodes.items()})
@@ -104,9 +104,9 @@ def _table(layers: list[Layer], ends: Ends, result: str, root: Node) -> dict[str
         here = f"L{number}."
         one = layer.attention
         table[here + "resid_pre"] = layer.resid_pre
-        for site in ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "o_product", "o"):
+        for site in ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "o"):
             table[f"{here}attn.{site}"] = getattr(one, site)
-        table[here + "attn.reads"] = one.reads
+        table[here + "attn._product"] = one.o_product
         table[here + "attn.out"] = layer.attn_out
         if layer.mlp is not None:
             table[here + "resid_mid"] = layer.resid_mid
@@ -153,6 +153,8 @@ def _axis_names(layers: list[Layer], ends: Ends, root: Node) -> dict[str, str]:
         elif len(one.heads) == 2:
             name([one.heads[0]], "kv")
             name([one.heads[1]], "group")
+        chosen = {node.axis for node in (one.q, one.k, one.v) if isinstance(node, Index)}
+        name(sorted(chosen), "qkv")
         for node in (one.q, one.k, one.v, one.q_rot, one.k_rot, one.z):
             name(rest(node, *one.heads), "d_head")
         if layer.mlp is not None:
@@ -174,7 +176,7 @@ def _anatomy(
 ) -> Anatomy:
     parts = tuple(_layer_anatomy(number, layer, circuit) for number, layer in enumerate(layers))
     shapes = tuple(_layer_shape(number, part, circuit) for number, part in enumerate(parts))
-    top = frozenset(address for address in circuit.table if not address.startswith(("L", "in."))) - modules
+    top = frozenset(address for address in circuit.table if not address.startswith(("L", "_"))) - modules
     ((result, _),) = circuit.roots.items()
     additive = not any(part.post_norm for part in parts)
     inverse = frozenset({"ln_f"}) if ends.ln_f is not None and ends.ln_f.inverse else frozenset[str]()
@@ -213,7 +215,7 @@ _HEAD_SITES = ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "out",
 def _layer_shape(number: int, part: LayerAnatomy, circuit: Circuit) -> LayerShape:
     here = f"L{number}."
     sites = {address[len(here) :] for address in circuit.table if address.startswith(here)}
-    sites -= {"attn.o_product", "attn.reads"}
+    sites -= {"attn._product"}
     sites |= {f"H.{site}" for site in _HEAD_SITES} | {"KV.k", "KV.v", "KV.k_rot"}
     if part.neurons:
         sites.add("N")

@@ -1,0 +1,75 @@
+"""`scrubjay load`: load a model and list its sites."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import click
+
+from scrubjay.capture.model import Model
+from scrubjay.cli.progress import steps_shown
+from scrubjay.zoo.load import load
+
+
+@click.command("load")
+@click.argument("source")
+@click.option("--dtype", help="Floating type to run in, such as float32 [as stored].")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON and nothing else.")
+def command(source: str, dtype: str | None, as_json: bool) -> None:
+    """Load a model and list its named sites.
+
+    SOURCE is zoo/NAME, a local folder, or a hub name. What was not recognised is told, never guessed.
+    """
+    with steps_shown(quiet=as_json) as steps:
+        steps(f"loading {source}", 0, 0)
+        model = load(source, dtype=dtype)
+    found = described(model)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False))
+        return
+    click.echo(f"{model!r}\n  reads {', '.join(model.circuit.inputs)}; gives {model.anatomy.result}; weights {model.digest}")
+    click.echo("\nsites")
+    for place, names in grouped(model).items():
+        click.echo(click.wrap_text(f"  {place:<8}{' '.join(names)}", width=110, subsequent_indent=" " * 10))
+    for note in model.anatomy.notes:
+        click.echo(f"note: {note}")
+
+
+def described(model: Model) -> dict[str, object]:
+    """Return what is known about a model as plain values, ready for JSON."""
+    return {
+        "name": model.name,
+        "layers": model.layers,
+        "heads": list(model.heads),
+        "nodes": len(model.circuit.nodes),
+        "inputs": list(model.circuit.inputs),
+        "result": model.anatomy.result,
+        "context": model.context,
+        "weights": model.digest,
+        "sites": list(model.sites),
+        "notes": list(model.anatomy.notes),
+    }
+
+
+def grouped(model: Model) -> Mapping[str, list[str]]:
+    """Return the sites by layer, layers with equal sites together; sites outside layers first."""
+    layers: dict[str, list[str]] = {}
+    top: list[str] = []
+    for site in model.sites:
+        layer, _, rest = site.partition(".")
+        if layer[:1] == "L" and layer[1:].isdigit():
+            layers.setdefault(layer, []).append(rest)
+        else:
+            top.append(site)
+    made: dict[str, list[str]] = {"model": top}
+    begun = last = ""
+    for layer, names in layers.items():
+        if begun and layers[begun] == names and layers[last] == names:
+            made.pop(begun if last == begun else f"{begun}..{last[1:]}")
+            made[f"{begun}..{layer[1:]}"] = names
+        else:
+            begun = layer
+            made[layer] = names
+        last = layer
+    return made
