@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import CONTEXT, VOCABULARY, batch, build, captured, load
 from torch import Tensor, nn
 
 import scrubjay as sj
 from scrubjay.errors import AddressError, CaptureError, InputError, LoadError, ScrubjayError
+from small_models import CONTEXT, VOCABULARY, batch, build, captured, load
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit_models import KIT_MODELS, load_kit_model
-from small_models import load
 
 import scrubjay as sj
+from kit_models import KIT_MODELS, load_kit_model
 from scrubjay.capture.model import Model
 from scrubjay.circuit.address import parse
 from scrubjay.circuit.ops import Opaque
 from scrubjay.tasks import brackets
+from small_models import load
 
 every_model = pytest.mark.parametrize("name", KIT_MODELS)
 
@@ -44,7 +44,7 @@ def case(request: pytest.FixtureRequest, kit: Any) -> Any:
     module = load_kit_model(folder)
     length = min(12, config["n_ctx"])
     ids = torch.zeros(2, length, dtype=torch.long)
-    dynamic = {name: ("batch", "query") for name in inputs}
+    dynamic = dict.fromkeys(inputs, ("batch", "query"))
     model = load(module, inputs={name: torch.ones_like(ids) for name in inputs}, dynamic=dynamic, name=request.param)
     with np.load(folder / "expected.npz") as recorded:
         expected = dict(recorded)

@@ -7,6 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
+import scrubjay as sj
+from scrubjay.capture.model import Model
+from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import above, rebuild, substitute
+from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Map, Multiply, Opaque, Weight
 from small_models import (
     EPSILON,
     HIDDEN,
@@ -23,14 +31,6 @@ from small_models import (
     values,
     wide,
 )
-from torch import Tensor
-
-import scrubjay as sj
-from scrubjay.capture.model import Model
-from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import above, rebuild, substitute
-from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Map, Multiply, Opaque, Weight
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10, "bfloat16": 0.1}
 """The greatest difference of a logit, in units of the logits' standard deviation."""

@@ -14,7 +14,25 @@ import pytest
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
-    KINDS, Add, Along, Concat, Constant, Custom, Einsum, Gather, Index, Input, Iota, Map, Merge, Multiply, Narrow, Opaque, Relabel, Repeat, Split,
+    KINDS,
+    Add,
+    Along,
+    Concat,
+    Constant,
+    Custom,
+    Einsum,
+    Gather,
+    Index,
+    Input,
+    Iota,
+    Map,
+    Merge,
+    Multiply,
+    Narrow,
+    Opaque,
+    Relabel,
+    Repeat,
+    Split,
     Weight,
 )  # fmt: skip
 from scrubjay.circuit.renaming import RENAMERS, rename_axes

@@ -7,13 +7,28 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import (
-    HEADS, KINDS, KV_HEADS, LAYERS, WIDTH, Spot, activation, batch, build, by_head, captured, load, logits_of, spots, values, with_changes,
-)  # fmt: skip
 from torch import Tensor, nn
 
 import scrubjay as sj
 from scrubjay.errors import AddressError, InputError, ScrubjayError
+from small_models import (
+    HEADS,
+    KINDS,
+    KV_HEADS,
+    LAYERS,
+    WIDTH,
+    Spot,
+    activation,
+    batch,
+    build,
+    by_head,
+    captured,
+    load,
+    logits_of,
+    spots,
+    values,
+    with_changes,
+)  # fmt: skip
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 D_HEAD = WIDTH // HEADS
@@ -427,7 +442,7 @@ def test_a_neuron_a_norm_scale_and_a_read(kind):
         [(Spot(first_of_mlp(kind, module), of_input=True), lambda value: read_nothing(kind, module, value))],
         inputs,
     )
-    assert silent.shape == inputs["input_ids"].shape + (WIDTH,)
+    assert silent.shape == (*inputs["input_ids"].shape, WIDTH)
     assert distance(got, zeroed, inputs) <= TOLERANCE
 
 

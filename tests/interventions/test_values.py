@@ -6,12 +6,23 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import (
-    EPSILON, HEADS, KINDS, KV_HEADS, LAYERS, WIDTH, activation, batch, by_head, captured, logits_of, spots, values,
-)  # fmt: skip
 from torch import Tensor
 
 import scrubjay as sj
+from small_models import (
+    EPSILON,
+    HEADS,
+    KINDS,
+    KV_HEADS,
+    LAYERS,
+    WIDTH,
+    batch,
+    by_head,
+    captured,
+    logits_of,
+    spots,
+    values,
+)  # fmt: skip
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 D_HEAD = WIDTH // HEADS

@@ -28,7 +28,9 @@ def command(source: str, dtype: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False))
         return
-    click.echo(f"{model!r}\n  reads {', '.join(model.circuit.inputs)}; gives {model.anatomy.result}; weights {model.digest}")
+    click.echo(
+        f"{model!r}\n  reads {', '.join(model.circuit.inputs)}; gives {model.anatomy.result}; weights {model.digest}"
+    )
     click.echo("\nsites")
     for place, names in grouped(model).items():
         click.echo(click.wrap_text(f"  {place:<8}{' '.join(names)}", width=110, subsequent_indent=" " * 10))

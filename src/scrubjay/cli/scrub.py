@@ -23,7 +23,9 @@ from scrubjay.zoo.load import load
 @click.command("scrub")
 @click.argument("model")
 @click.argument("hypothesis", type=click.Path(path_type=Path))
-@click.option("--task", "name", type=click.Choice(list(TASKS)), required=True, help="Where data and features come from.")
+@click.option(
+    "--task", "name", type=click.Choice(list(TASKS)), required=True, help="Where data and features come from."
+)
 @click.option("--rows", type=click.IntRange(min=2), default=2000, show_default=True, help="Rows to draw from.")
 @click.option("--samples", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples for each seed.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="How many seeds.")
@@ -32,7 +34,16 @@ from scrubjay.zoo.load import load
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Processor threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 def command(
-    model: str, hypothesis: Path, name: str, rows: int, samples: int, seeds: int, seed: int, out: Path | None, threads: int, as_json: bool
+    model: str,
+    hypothesis: Path,
+    name: str,
+    rows: int,
+    samples: int,
+    seeds: int,
+    seed: int,
+    out: Path | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Put a hypothesis to the test of causal scrubbing.
 
@@ -50,7 +61,11 @@ def command(
     if out is not None:
         report(out, found, title=f"A hypothesis about {loaded.name}")
     if as_json:
-        click.echo(json.dumps({**found.to_dict(), "fingerprint": found.fingerprint}, indent=2, allow_nan=False, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {**found.to_dict(), "fingerprint": found.fingerprint}, indent=2, allow_nan=False, ensure_ascii=False
+            )
+        )
         return
     click.echo(f"{stated}\n\n{found.verdict}\n{found!r}")
     if out is not None:
@@ -69,7 +84,11 @@ def read_hypothesis(path: Path) -> Hypothesis:
     except OSError as error:
         raise HypothesisError(f"the hypothesis {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise HypothesisError(f"the hypothesis {path} is not JSON: {error}; write it with json.dumps(hypothesis.to_dict())") from error
+        raise HypothesisError(
+            f"the hypothesis {path} is not JSON: {error}; write it with json.dumps(hypothesis.to_dict())"
+        ) from error
     if not isinstance(found, dict):
-        raise HypothesisError(f"the hypothesis {path} holds a {type(found).__name__}: write it with json.dumps(hypothesis.to_dict())")
+        raise HypothesisError(
+            f"the hypothesis {path} holds a {type(found).__name__}: write it with json.dumps(hypothesis.to_dict())"
+        )
     return Hypothesis.from_dict(found)

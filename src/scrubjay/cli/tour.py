@@ -14,11 +14,21 @@ from scrubjay.report import tour
 
 @click.command("tour")
 @click.option("--model", default="zoo/brackets", show_default=True, help="zoo/NAME, a local folder, or a hub name.")
-@click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="The page to write.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all data that are drawn.")
-@click.option("--samples", type=click.IntRange(min=2), default=1500, show_default=True, help="Samples for each seed of a scrub.")
-@click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="Rows that a scrub draws from.")
-@click.option("--text", "texts", multiple=True, help="A text to look at (may be repeated); token ids without a tokenizer.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="The page to write."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all data that are drawn."
+)
+@click.option(
+    "--samples", type=click.IntRange(min=2), default=1500, show_default=True, help="Samples for each seed of a scrub."
+)
+@click.option(
+    "--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="Rows that a scrub draws from."
+)
+@click.option(
+    "--text", "texts", multiple=True, help="A text to look at (may be repeated); token ids without a tokenizer."
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Processor threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print findings and numbers as JSON and nothing else.")
 def command(

@@ -61,7 +61,9 @@ def mean_patterns(model: Model, inputs: Any, heads: tuple[str, ...] | None = Non
     mask = kept.inputs.get("attention_mask")
     if mask is not None and not bool(mask.ne(0).all()):
         raise InputError("a mean of attention patterns was asked for over padded rows; choose rows of one length")
-    found = [np.asarray(kept.values[f"{name}.pattern"].dense(("batch", "query", "key")).double()).mean(0) for name in names]
+    found = [
+        np.asarray(kept.values[f"{name}.pattern"].dense(("batch", "query", "key")).double()).mean(0) for name in names
+    ]
     return Patterns(names, np.stack(found))
 
 

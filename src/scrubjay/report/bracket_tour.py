@@ -41,14 +41,18 @@ def bracket_chapters(pair: Pair, seed: int, samples: int, rows: int, steps: Step
     made = {kind: brackets.pairs(kind, PAIRS, seed, SIZE) for kind in brackets.KINDS}
     steps("checking the capture", 0, 0)
     fresh = brackets.tour_data(64, seed + 1)
-    found = check_model(model, pair.forward, [{name: torch.from_numpy(np.array(a)) for name, a in fresh.inputs.items()}])
+    found = check_model(
+        model, pair.forward, [{name: torch.from_numpy(np.array(a)) for name, a in fresh.inputs.items()}]
+    )
     first = checks(model, found, _score(model, data, seed))
     steps("looking at attention", 0, 0)
     second = _attention(model, data, made)
     steps("taking the answer apart", 0, 0)
     some = data.select(slice(0, 500))
     parts = contributions(model, some, answer, 0)
-    third = class_contributions(parts, some.labels == 1, ("balanced", "unbalanced"), "logit[balanced] - logit[unbalanced]")
+    third = class_contributions(
+        parts, some.labels == 1, ("balanced", "unbalanced"), "logit[balanced] - logit[unbalanced]"
+    )
     fourth = _patched(model, made, steps)
     alone = _alone(model, data, seed, steps)
     described = {name: data.feature(name).description for name in _FEATURES}
@@ -103,7 +107,9 @@ def _attention(model: Model, data: Dataset, made: dict[str, brackets.Pairs]) -> 
         text = rows.texts[0]
         singles.append((f"{name}: {text}", ["[start]", *text, "[end]"], mean_patterns(model, rows.select([0]))))
     places = ["[start]", *map(str, range(1, SIZE + 1)), "[end]"]
-    return bracket_attention(singles, mean_patterns(model, pair.clean), places, reading(model, data.select(slice(0, 500)), 0, _KINDS))
+    return bracket_attention(
+        singles, mean_patterns(model, pair.clean), places, reading(model, data.select(slice(0, 500)), 0, _KINDS)
+    )
 
 
 def _patched(model: Model, made: dict[str, brackets.Pairs], steps: Steps) -> Chapter:

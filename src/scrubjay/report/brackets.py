@@ -74,7 +74,9 @@ def pairs(kind: str, n: int, seed: int, size: int = 14) -> Pairs:
     [4, 4, 4, 4]
     """
     if kind not in KINDS or size < 2 or size % 2 or n < 1:
-        raise InputError(f"pairs({kind!r}, n={n}, size={size}): use a kind of {', '.join(KINDS)}, an even size and n of 1 or more")
+        raise InputError(
+            f"pairs({kind!r}, n={n}, size={size}): use a kind of {', '.join(KINDS)}, an even size and n of 1 or more"
+        )
     generator = np.random.default_rng([seed, size, KINDS.index(kind)])
     clean, corrupted = [], []
     for _ in range(n):

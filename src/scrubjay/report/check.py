@@ -51,6 +51,7 @@ def check_model(model: Model, forward: Forward, batches: Sequence[Mapping[str, t
     return (
         logits_agree(model, forward, prepared),
         stream_adds_up(model, prepared),
+        heads_add_up(model, prepared),
         attention_sums_to_one(model, prepared),
     )
 
@@ -84,7 +85,9 @@ def logits_agree(model: Model, forward: Forward, batches: Sequence[Mapping[str, 
         worst = max(worst, float((ours - theirs).abs().max()) / scale)
         limit = _precision(theirs)
     many = f"{rows} fresh rows, {padded} of them padded"
-    words = f"largest difference between the circuit's and the module's own result, relative to the largest result ({many})"
+    words = (
+        f"largest difference between the circuit's and the module's own result, relative to the largest result ({many})"
+    )
     return Check("The circuit is the module", worst, limit, words)
 
 
@@ -102,24 +105,53 @@ def stream_adds_up(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) 
     if not model.layers:
         return Check(name, None, 0.0, "no layers were recognised in this model")
     if not model.anatomy.additive:
-        return Check(name, None, 0.0, "norms follow the sums in this model, so the stream is not a sum of what is written")
+        return Check(
+            name, None, 0.0, "norms follow the sums in this model, so the stream is not a sum of what is written"
+        )
     worst, limit = 0.0, 0.0
     for inputs in batches:
         kept = run(model, inputs, keep=wanted)
         values = {site: kept.values[site].as_tensor() for site in wanted}
         for layer in range(model.layers):
             after = values[f"L{layer}.resid_post"]
-            parts = [values[f"L{layer}.{site}"] for site in ("resid_pre", "attn.out", "mlp.out") if f"L{layer}.{site}" in values]
+            parts = [
+                values[f"L{layer}.{site}"]
+                for site in ("resid_pre", "attn.out", "mlp.out")
+                if f"L{layer}.{site}" in values
+            ]
             gap = (torch.stack([part.expand_as(after) for part in parts]).sum(0) - after).abs()
             worst = max(worst, float(gap.max()) / (float(after.abs().max()) or 1.0))
             limit = _precision(after)
     return Check(name, worst, limit, words)
 
 
+def heads_add_up(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) -> Check:
+    """Return whether attention's output projection gives the sum of its heads' shares and one constant, its bias."""
+    name = "Heads add up to attention"
+    layers = [layer for layer in range(model.layers) if f"L{layer}.attn.o" in model.circuit.table]
+    if not layers:
+        return Check(name, None, 0.0, "no output projection was recognised in this model")
+    worst, limit = 0.0, 0.0
+    for layer in layers:
+        heads = [f"L{layer}.H{head}.out" for head in range(model.heads[layer])]
+        bias: torch.Tensor | None = None
+        for inputs in batches:
+            kept = run(model, inputs, keep=[*heads, f"L{layer}.attn.o"])
+            whole = kept.values[f"L{layer}.attn.o"].as_tensor()
+            left = whole - torch.stack([kept.values[head].as_tensor() for head in heads]).sum(0)
+            bias = left[0, 0] if bias is None else bias
+            worst = max(worst, float((left - bias).abs().max()) / (float(whole.abs().max()) or 1.0))
+            limit = _precision(whole)
+    words = "how far attention's output less its heads' shares is from one constant (its bias), relative to the output"
+    return Check(name, worst, limit, words)
+
+
 def attention_sums_to_one(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) -> Check:
     """Return whether every row of attention weights sums to one, at real positions."""
     name = "Attention rows sum to one"
-    wanted = [f"L{layer}.attn.pattern" for layer in range(model.layers) if f"L{layer}.attn.pattern" in model.circuit.table]
+    wanted = [
+        f"L{layer}.attn.pattern" for layer in range(model.layers) if f"L{layer}.attn.pattern" in model.circuit.table
+    ]
     if not wanted:
         return Check(name, None, 0.0, "no attention was recognised in this model")
     worst, limit, rows = 0.0, 0.0, 0

@@ -70,7 +70,9 @@ def contributions(model: Model, inputs: Any, contrast: Contrast, position: int) 
     """
     if not model.layers or not model.anatomy.additive:
         why = "norms follow the sums" if model.layers else "no layers were recognised"
-        raise InputError(f"direct contributions were asked for in {model.name}, where {why}: there is no sum to take apart")
+        raise InputError(
+            f"direct contributions were asked for in {model.name}, where {why}: there is no sum to take apart"
+        )
     tensors = prepare(model, inputs)
     whole = [f"L{layer}.attn.out" for layer in range(model.layers)]
     normed = "ln_f.normalized" in model.circuit.table
@@ -81,7 +83,9 @@ def contributions(model: Model, inputs: Any, contrast: Contrast, position: int) 
     kept = run(model, tensors, keep=[*read, *parts, *(["ln_f.normalized"] if normed else [last])])
     slope, bias, total = _slope(model, kept, "ln_f.normalized" if normed else last, contrast, position)
     stream = _rows(kept, f"{last}@{position}")
-    scale, centred = _norm(kept, stream, position) if normed else (torch.ones(len(stream), 1, dtype=torch.float64), False)
+    scale, centred = (
+        _norm(kept, stream, position) if normed else (torch.ones(len(stream), 1, dtype=torch.float64), False)
+    )
 
     def effect(written: torch.Tensor) -> np.ndarray:
         moved = written - written.mean(1, keepdim=True) if centred else written
@@ -90,7 +94,9 @@ def contributions(model: Model, inputs: Any, contrast: Contrast, position: int) 
     columns = _embeddings(model, kept, parts, position, effect)
     biases = np.zeros(len(stream))
     for layer in range(model.layers):
-        biases += _layer(kept, layer, [name for name in heads if name.startswith(f"L{layer}.")], position, effect, columns)
+        biases += _layer(
+            kept, layer, [name for name in heads if name.startswith(f"L{layer}.")], position, effect, columns
+        )
     columns[ATTENTION_BIAS] = biases
     columns[FINAL_BIAS] = bias
     values = np.stack(list(columns.values()), 1)

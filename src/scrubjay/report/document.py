@@ -88,11 +88,15 @@ def _sections(values: tuple[Shown, ...]) -> list[Section]:
 
 def _scrubs(results: list[ScrubResult]) -> Section:
     rows = [scrub_row(result, result.verdict) for result in results]
-    trees = tuple(Figure(tree(branch(one.hypothesis), one.hypothesis.name), f"Outcome: {one.verdict}.") for one in results)
+    trees = tuple(
+        Figure(tree(branch(one.hypothesis), one.hypothesis.name), f"Outcome: {one.verdict}.") for one in results
+    )
     finding = " ".join(f"\u201c{one.hypothesis.name}\u201d: {one.verdict}." for one in results[:3])
     samples = sorted({len(one.per_example) for one in results})
     caption = f"{' or '.join(map(str, samples))} samples each; intervals are 95%. A scrub can reject a hypothesis, never show that it is true."
-    return Section("Scrubbed hypotheses", finding, (Figure(recovered(rows), caption), Detail("The hypotheses in words", trees)))
+    return Section(
+        "Scrubbed hypotheses", finding, (Figure(recovered(rows), caption), Detail("The hypotheses in words", trees))
+    )
 
 
 def _run(run: Run) -> Section:
@@ -106,7 +110,10 @@ def _run(run: Run) -> Section:
     words = f"{run.model.anatomy.result} of shape {tuple(result.shape)}"
     top = torch.topk(rows[:_MOST_ROWS], min(5, rows.shape[-1]))
     listing = [
-        (f"row {number}", ", ".join(f"{_token(run, int(index))}: {float(value):+.2f}" for index, value in zip(*pair, strict=True)))
+        (
+            f"row {number}",
+            ", ".join(f"{_token(run, int(index))}: {float(value):+.2f}" for index, value in zip(*pair, strict=True)),
+        )
         for number, pair in enumerate(zip(top.indices, top.values, strict=True))
     ]
     where = "" if result.dim() == 2 else ", at the last place"
@@ -115,7 +122,11 @@ def _run(run: Run) -> Section:
 
 
 def _token(run: Run, index: int) -> str:
-    return repr(run.model.tokenizer.decode([index])) if run.model.tokenizer is not None and run.output.dim() == 3 else str(index)
+    return (
+        repr(run.model.tokenizer.decode([index]))
+        if run.model.tokenizer is not None and run.output.dim() == 3
+        else str(index)
+    )
 
 
 def _value(run: Run, address: str, value: Array) -> Figure | str:

@@ -14,14 +14,20 @@ def check_writable(path: str | PathLike[str]) -> Path:
     """Return the path of a page to be written; raise `CacheError` now if it could not be written later."""
     place = Path(path)
     if place.is_dir():
-        raise CacheError(f"the report was to be written to {place}, which is a folder: name a file in it, such as {place / 'report.html'}")
+        raise CacheError(
+            f"the report was to be written to {place}, which is a folder: name a file in it, such as {place / 'report.html'}"
+        )
     folder = place.parent
     if not folder.is_dir():
-        raise CacheError(f"the report was to be written to {place}, but there is no folder {folder}: make it, or name another place")
+        raise CacheError(
+            f"the report was to be written to {place}, but there is no folder {folder}: make it, or name another place"
+        )
     try:
         handle, name = tempfile.mkstemp(prefix=".scrubjay-", dir=folder)
     except OSError as error:
-        raise CacheError(f"the report was to be written to {place}, but {folder} cannot be written to ({error.strerror}): name another place") from error
+        raise CacheError(
+            f"the report was to be written to {place}, but {folder} cannot be written to ({error.strerror}): name another place"
+        ) from error
     os.close(handle)
     os.unlink(name)
     return place

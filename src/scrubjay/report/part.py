@@ -54,7 +54,9 @@ class Parts:
         Raises `InputError` for a pair that was not measured.
         """
         if site not in self.sites or feature not in self.features:
-            raise InputError(f"{site} with {feature} was not measured; sites: {', '.join(self.sites)}; features: {self.features}")
+            raise InputError(
+                f"{site} with {feature} was not measured; sites: {', '.join(self.sites)}; features: {self.features}"
+            )
         return float(1 - self.recovered[self.sites.index(site), self.features.index(feature)])
 
 
@@ -82,7 +84,9 @@ def resample_parts(
     rows = np.arange(len(data))
     generator = np.random.default_rng(seed)
     names: tuple[str | None, ...] = (None, *features)
-    drawn = {name: agreeing(features[name].values, rows, generator) for name in names if name is not None}
+    drawn: dict[str | None, np.ndarray] = {
+        name: agreeing(feature.values, rows, generator) for name, feature in features.items()
+    }
     drawn[None] = generator.integers(len(data), size=len(data))
     changes = [
         replace(site, kept.values[site].as_tensor()[torch.from_numpy(drawn[name])].unsqueeze(1))

@@ -54,7 +54,9 @@ def _encoded(model: Model, text: str) -> Text:
 
 def _checked(text: Text) -> Text:
     if len(text.tokens) > MOST_TOKENS:
-        raise InputError(f"a text of {len(text.tokens)} tokens was given; the tour draws at most {MOST_TOKENS}: shorten {text.title[:60]}")
+        raise InputError(
+            f"a text of {len(text.tokens)} tokens was given; the tour draws at most {MOST_TOKENS}: shorten {text.title[:60]}"
+        )
     return text
 
 

@@ -22,7 +22,7 @@ from scrubjay.report.steps import Steps, Story, within
 from scrubjay.report.text import Text, fresh_batches, texts_of
 from scrubjay.report.variant import components
 from scrubjay.report.words import Chapter
-from scrubjay.viz import Section
+from scrubjay.viz import Section, tag
 
 SHOWN_HEADS = 12
 MOST_PATCHES = 1500
@@ -41,7 +41,9 @@ def text_chapters(pair: Pair, given: Sequence[str], seed: int, steps: Steps) -> 
     """Return the tour's story: checks, attention, contributions, patching, and how to state a hypothesis."""
     model = pair.model
     if "input_ids" not in model.circuit.inputs:
-        raise InputError(f"a tour looks at models that read token ids; {model.name} reads {', '.join(model.circuit.inputs)}")
+        raise InputError(
+            f"a tour looks at models that read token ids; {model.name} reads {', '.join(model.circuit.inputs)}"
+        )
     texts = texts_of(model, given, seed)
     steps("checking the capture", 0, 0)
     chapters = [checks(model, check_model(model, pair.forward, fresh_batches(model, seed)))]
@@ -67,7 +69,11 @@ def _last(result: torch.Tensor) -> torch.Tensor:
 
 
 def _named(model: Model, token: int) -> str:
-    return f"token {token}" if model.tokenizer is None else f"\u201c{model.tokenizer.decode([token])}\u201d (token {token})"
+    return (
+        f"token {token}"
+        if model.tokenizer is None
+        else f"\u201c{model.tokenizer.decode([token])}\u201d (token {token})"
+    )
 
 
 def _contributed(model: Model, text: Text) -> Chapter:
@@ -119,7 +125,9 @@ def _pair(model: Model, texts: Sequence[Text], layers: list[str], steps: Steps) 
     if len(stream) + len(parts) > MOST_PATCHES:
         return f"Not shown: {len(stream) + len(parts)} patches would take long here; give shorter texts."
     made = patching(model, clean.inputs, corrupted.inputs, metric, parts, "denoise", within(steps, "patching parts"))
-    flow = patching(model, clean.inputs, corrupted.inputs, metric, stream, "denoise", within(steps, "patching the stream"))
+    flow = patching(
+        model, clean.inputs, corrupted.inputs, metric, stream, "denoise", within(steps, "patching the stream")
+    )
     words = f"the logit of {_named(model, one)} minus that of {_named(model, two)}, at the last position"
     return TextPair(clean.tokens, corrupted.tokens, words, made, flow)
 
@@ -128,9 +136,12 @@ def _unstated(model: Model) -> Chapter:
     finding = "No hypothesis is registered for this model, so none was scrubbed."
     sites = components(model)
     code = _HOW.format(source=model.name, result=model.anatomy.result, site=sites[-1] if sites else "L0.H0.out")
+    lines = [piece for line in code.splitlines() for piece in (line, tag("br"))]
     body = (
-        "A hypothesis names sites and, for each, a feature of the input that it is said to carry. Labelled rows with that feature, and "
-        "a few lines, are all it takes; the scrub then says how much of the behaviour survives when everything else is resampled.",
-        *code.split("\n\n"),
+        (
+            "A hypothesis names sites and, for each, a feature of the input that it is said to carry. Labelled rows with that feature, and "
+            "a few lines, are all it takes; the scrub then says how much of the behaviour survives when everything else is resampled."
+        ),
+        tag("p", tag("code", *lines)),
     )
     return Chapter(Section("Does a hypothesis hold?", finding, body), finding, {"registered": False})

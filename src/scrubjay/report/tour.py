@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
@@ -47,7 +47,9 @@ class Tour:
             "report": str(self.path),
             "model": self.model,
             "findings": list(self.main),
-            "sections": [{"title": one.section.title, "finding": one.finding, "numbers": one.numbers} for one in self.chapters],
+            "sections": [
+                {"title": one.section.title, "finding": one.finding, "numbers": one.numbers} for one in self.chapters
+            ],
             "facts": self.facts,
             "seconds": round(self.seconds, 2),
         }
@@ -98,10 +100,17 @@ def tour(
     steps("writing the page", 0, 0)
     facts = {**_facts(pair, seed), **story.facts}
     seconds = time.perf_counter() - begun
-    shown = {name: str(value) for name, value in facts.items()} | {"time taken": f"{seconds:.0f} s"}
+    shown = {name: _written(value) for name, value in facts.items()} | {"time taken": f"{seconds:.0f} s"}
     content = page(story.title, [chapter.section for chapter in story.chapters], story.summary, shown, kind="Tour")
     write_page(path, content)
     return Tour(path, pair.model.name, story.chapters, story.main, facts, seconds)
+
+
+def _written(value: object) -> str:
+    """Return a fact as the page shows it: digests of a table are cut to what tells them apart."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {str(item).removeprefix('sha256:')[:12]}" for name, item in value.items())
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _facts(pair: Pair, seed: int) -> dict[str, object]:

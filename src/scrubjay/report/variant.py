@@ -11,7 +11,7 @@ from scrubjay.capture.model import Model
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.rules import positions_down
 from scrubjay.engine.array import Array
-from scrubjay.engine.evaluate import evaluate
+from scrubjay.engine.evaluate import evaluate, input_sizes
 from scrubjay.interventions import Intervention
 from scrubjay.interventions.apply import applied
 from scrubjay.interventions.inputs import prepare
@@ -45,12 +45,15 @@ def outcomes(
     """
     tensors = prepare(model, inputs)
     known = _stream(model, tensors)
+    sizes = input_sizes(list(model.circuit.inputs.values()), tensors)
     made: list[torch.Tensor] = []
     for number, change in enumerate(changes):
         changed = applied(model, [change], tensors)
         root = changed.circuit.roots[model.anatomy.result]
         sunk = positions_down([root])[root]
-        done = evaluate([sunk], tensors, changed.stores, dtype=model.dtype, device=model.device, known=known)
+        done = evaluate(
+            [sunk], tensors, changed.stores, dtype=model.dtype, device=model.device, known=known, sizes=sizes
+        )
         made.append(shown(root, done[sunk]).as_tensor())
         if progress is not None:
             progress(number + 1, len(changes))
@@ -72,8 +75,7 @@ def tail(model: Model, node: Node, value: Array, inputs: dict[str, torch.Tensor]
     The value may ask for gradients.
     """
     root = model.circuit.roots[model.anatomy.result]
-    tensor = value.as_tensor()
-    sizes = {axis.size: tensor.shape[value.names.index(axis.name)] for axis in node.axes if isinstance(axis.size, str)}
+    sizes = input_sizes(list(model.circuit.inputs.values()), inputs)
     done = evaluate(
         [root], inputs, model.stores, dtype=model.dtype, device=model.device, known={node: value}, sizes=sizes
     )
@@ -87,6 +89,15 @@ def bare(text: str) -> str:
     'L0.H1.out'
     """
     return text.partition("@")[0]
+
+
+def part_name(text: str) -> str:
+    """Return what to call the part that writes at an address, in running text.
+
+    >>> part_name("L0.H1.out@0"), part_name("L2.mlp.out"), part_name("embed")
+    ('L0.H1', 'L2.mlp', 'embed')
+    """
+    return bare(text).removesuffix(".out")
 
 
 def components(model: Model, position: str = "") -> tuple[str, ...]:

@@ -135,6 +135,22 @@ def align(one: Dim, two: Dim) -> list[tuple[Var, Var]] | None:
     return pairs if not left and not right else None
 
 
+def divides(one: Dim, two: Dim) -> bool:
+    """Tell whether `align` would find pairs, without splitting anything."""
+    left, right = ([(var.size, bool(var.fixed or var.solid)) for var in reversed(atoms(dim))] for dim in (one, two))
+    while left and right:
+        (first, rigid), (second, stiff) = left.pop(), right.pop()
+        if first == second:
+            continue
+        if not isinstance(first, int) or not isinstance(second, int):
+            return False
+        small, big = min(first, second), max(first, second)
+        if big % small or (rigid if big == first else stiff):
+            return False
+        (left if big == first else right).append((big // small, False))
+    return not left and not right
+
+
 def _factors(size: Size) -> tuple[int, list[str]]:
     """Return a size as its number and its symbols; a sum of symbols counts as one."""
     if isinstance(size, int):

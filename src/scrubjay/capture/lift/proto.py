@@ -17,6 +17,7 @@ from scrubjay.capture.lift.layout import (
     align,
     atoms,
     can_unify,
+    divides,
     keep_apart,
     root,
     size_of,
@@ -200,8 +201,18 @@ def broadcast(values: Sequence[Value]) -> tuple[list[Value], list[Dim]]:
     return aligned, dims
 
 
+def _whole_where_needed(one: Value, two: Value, places: Sequence[tuple[int, int]]) -> tuple[Value, Value]:
+    """Return both values, those paired dimensions of equal size merged whose products do not divide alike: (3 x 2), (2 x 3)."""
+    for a, b in places:
+        left, right = one.dims[a], two.dims[b]
+        if left and right and size_of(left) == size_of(right) and not divides(left, right):
+            one, two = whole(one, a % len(one.dims)), whole(two, b % len(two.dims))
+    return one, two
+
+
 def _aligned(one: Value, two: Value) -> tuple[Value, Value]:
     both = min(len(one.dims), len(two.dims))
+    one, two = _whole_where_needed(one, two, [(-i, -i) for i in range(1, both + 1)])
     pairs = [(one.dims[-i], two.dims[-i]) for i in range(1, both + 1) if one.dims[-i] and two.dims[-i]]
     return matched(one, two, pairs)
 
@@ -239,6 +250,7 @@ def contract(
     """
     free = [i for i in range(len(two.dims)) if i not in {b for _, b in (*together, *summed)}]
     two = distinct(two, one, [two.dims[i] for i in free])
+    one, two = _whole_where_needed(one, two, [*together, *summed])
     pairs = [(one.dims[a], two.dims[b]) for a, b in (*together, *summed) if one.dims[a] and two.dims[b]]
     one, two = matched(one, two, pairs)
     gone = tuple(dict.fromkeys(var for a, b in summed for var in (*atoms(one.dims[a]), *atoms(two.dims[b]))))

@@ -161,15 +161,15 @@ def along(op: str, *, keeps: bool = False) -> Handler:
         what = call.tensor("self")
         dims = call.dims("dim", len(what.dims))
         old = call.dtype_of("self")
-        wanted = call.number("dtype") if "dtype" in call.defaults else None
+        wanted: torch.dtype | None = call.number("dtype") if "dtype" in call.defaults else None
         if wanted is not None:
             what = cast_to(what, old, wanted)
         call.taken.add("half_to_float")
         keepdim = bool(call.number("keepdim")) if "keepdim" in call.defaults or "keepdim" in call.given else False
         made = run_along(op, what, dims, keeps=keeps, keepdim=keepdim)
         # sums of whole numbers come out in 64 bits unless the program says otherwise
-        narrow = wanted is not None and not wanted.is_floating_point and wanted != torch.int64
-        return cast_to(made, torch.int64, wanted) if narrow else made
+        narrow = wanted if wanted is not None and not wanted.is_floating_point and wanted != torch.int64 else None
+        return made if narrow is None else cast_to(made, torch.int64, narrow)
 
     return handler
 

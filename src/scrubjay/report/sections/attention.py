@@ -22,7 +22,8 @@ def bracket_attention(
 
     Args:
         singles: for single strings: title, tokens, patterns.
-        mean: patterns averaged over balanced strings of one length, whose positions are named by `places`.
+        mean: patterns averaged over balanced strings of one length.
+        places: names of their positions.
         found: what the answer's position reads.
     """
     excess = found.shares - found.even
@@ -32,17 +33,25 @@ def bracket_attention(
         finding += f" {listed(quiet)} {'spreads' if len(quiet) == 1 else 'spread'} nearly evenly, which is all that counting needs."
     grid = heatmap(
         np.vstack([found.shares, found.even]),
-        [*found.heads, "spread evenly"],
+        [*found.heads, "even"],
         list(found.kinds),
         "What the answer's position reads",
         signed=False,
     )
     body: list[Figure | Detail | str] = [
         "The answer is read at the first position, [start]. Attention there says what a head could use, not what it does use.",
-        Figure(grid, "Share of attention from the first position, by kind of token, averaged over strings. Last row: even attention."),
+        Figure(
+            grid,
+            "Share of attention from the first position, by kind of token, averaged over strings. Last row: even attention.",
+        ),
     ]
     for title, tokens, patterns in singles:
-        body.append(Figure(drawn(patterns.weights, list(tokens), list(patterns.heads), title), "Hover over a row for its strongest keys."))
+        body.append(
+            Figure(
+                drawn(patterns.weights, list(tokens), list(patterns.heads), title),
+                "Hover over a row for its strongest keys.",
+            )
+        )
     folded = Figure(
         drawn(mean.weights, list(places), list(mean.heads), "Averaged over balanced strings of one length"),
         "What remains after averaging does not depend on the particular string.",
@@ -63,7 +72,7 @@ def _reads(found: Reading, excess: np.ndarray) -> str:
     name, token = found.heads[int(head)], found.kinds[int(kind)]
     if most - even <= EVEN:
         return "From the answer's position every head reads all kinds of tokens about evenly."
-    return f"From the answer's position, {name} stands out: {share(most)} of its attention is on {token}, where an even spread would put {share(even)}."
+    return f"From the answer's position, {name} stands out: {share(most)} of its attention is on {token!r}, where an even spread would put {share(even)}."
 
 
 def text_attention(singles: Sequence[tuple[str, Sequence[str], Patterns]], shown: int) -> Chapter:
@@ -75,9 +84,15 @@ def text_attention(singles: Sequence[tuple[str, Sequence[str], Patterns]], shown
         focus = patterns.weights.max(2).mean(1)
         order = np.argsort(-focus, kind="stable")[:shown]
         names = [patterns.heads[index] for index in order]
-        count = f"{len(order)} of {len(patterns.heads)} heads, those whose queries look at the fewest keys" if len(order) < len(patterns.heads) else "all heads"
+        count = (
+            f"{len(order)} of {len(patterns.heads)} heads, those whose queries look at the fewest keys"
+            if len(order) < len(patterns.heads)
+            else "all heads"
+        )
         body.append(Figure(drawn(patterns.weights[order], list(tokens), names, title), f"Attention of {count}."))
-        numbers.append({"text": title, "tokens": list(tokens), "focus": dict(zip(patterns.heads, focus.tolist(), strict=True))})
+        numbers.append(
+            {"text": title, "tokens": list(tokens), "focus": dict(zip(patterns.heads, focus.tolist(), strict=True))}
+        )
         if not sentences:
             sentences.append(
                 f"The most focused head is {names[0]}: on average its queries put {share(float(focus[order[0]]))} of their weight on a single token."

@@ -27,19 +27,33 @@ def checks(model: Model, found: Sequence[Check], score: Score | None = None) -> 
     judged = [check for check in found if check.holds is not None]
     failed = [check.name for check in judged if not check.holds]
     if failed:
-        finding = f"{len(failed)} of {len(judged)} checks FAILED: {listed(failed)}. What follows is not to be relied on."
+        finding = (
+            f"{len(failed)} of {len(judged)} checks FAILED: {listed(failed)}. What follows is not to be relied on."
+        )
     else:
         worst = max((check.error or 0.0 for check in judged), default=0.0)
         finding = f"The circuit computes what the module computes: all {len(judged)} checks hold, the worst error being {size(worst)}."
-    rows = [(check.name, _outcome(check), "" if check.error is None else size(check.error), check.words) for check in found]
+    rows = [
+        (check.name, _outcome(check), "" if check.error is None else size(check.error), check.words) for check in found
+    ]
     body: list[Figure | Detail | str] = [
-        f"{model.name} was captured from its own code as a circuit of {len(model.circuit.nodes)} operations, in which "
-        f"{model.layers} layers with {_heads(model)} were recognised by their structure. Each check compares two ways to the same number.",
-        Figure(table(["check", "outcome", "error", "what is compared"], rows, "llrl"), "Checks of the capture, on data drawn for this page."),
+        (
+            f"{model.name} was captured from its own code as a circuit of {len(model.circuit.nodes)} operations, in which "
+            f"{model.layers} layers with {_heads(model)} were recognised by their structure. Each check compares two ways to the same number."
+        ),
+        Figure(
+            table(["check", "outcome", "error", "what is compared"], rows, "llrl"),
+            "Checks of the capture, on data drawn for this page.",
+        ),
     ]
     if score is not None:
         finding += " " + _scored(score)
-        body.append(Figure(_score_table(score), "The task. Lower loss is better; the floor is the model judged by unrelated labels."))
+        body.append(
+            Figure(
+                _score_table(score),
+                "The task. Lower loss is better; the floor is the model judged by unrelated labels.",
+            )
+        )
     notes = model.anatomy.notes
     if notes:
         body.append(f"Not recognised, so not named: {'; '.join(notes)}.")

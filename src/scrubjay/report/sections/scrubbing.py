@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from scrubjay.claims.hypothesis import Claim, Hypothesis
 from scrubjay.report.brackets import FINER, FIVE_PARTS, FROM_THE_RIGHT, TWO_HEADS, UNTOUCHED, Stated
 from scrubjay.report.part import Parts
-from scrubjay.report.variant import bare
+from scrubjay.report.variant import part_name
 from scrubjay.report.words import Chapter, listed, share
 from scrubjay.scrubbing import ScrubResult
 from scrubjay.viz import Branch, Detail, Figure, Markup, ScrubRow, Section, heatmap, recovered, tree
@@ -19,7 +19,7 @@ NOT_TOLD_APART = 0.02
 
 def one_at_a_time(found: Parts, described: Mapping[str, str]) -> Chapter:
     """Return the section on resampling one part at a time; `described` says what each feature is."""
-    columns = ["any string" if name is None else name for name in found.features]
+    columns = ["any" if name is None else name for name in found.features]
     best = []
     for number, site in enumerate(found.sites):
         row = found.recovered[number]
@@ -27,20 +27,37 @@ def one_at_a_time(found: Parts, described: Mapping[str, str]) -> Chapter:
             continue
         named = [index for index, name in enumerate(found.features) if name not in {None, "is_balanced"}]
         top = max(named, key=lambda index: float(row[index]))
-        best.append((1 - float(row[0]), bare(site), columns[top], float(row[top]), float(row[0])))
+        best.append((1 - float(row[0]), part_name(site), columns[top], float(row[top]), float(row[0])))
     best.sort(reverse=True)
-    told = [f"{site} loses {share(cost)} of the behaviour and gets back to {share(top)} if the strings agree on {name}" for cost, site, name, top, _ in best[:3]]
+    told = [
+        f"{site} keeps {share(low)} of the behaviour, and {share(top)} if the two strings agree on {name.replace('_', ' ')}"
+        for _, site, name, top, low in best[:3]
+    ]
     calm = len(found.sites) - len(best)
-    finding = f"Taking one part at a time from any other string: {listed(told)}." if told else "No part matters when it alone is resampled."
+    finding = (
+        f"Taken from any other string, one part at a time: {listed(told)}."
+        if told
+        else "No part matters when it alone is resampled."
+    )
     if calm:
-        finding += f" {calm} of {len(found.sites)} parts hardly matter alone."
+        finding += f" {calm} of {len(found.sites)} parts hardly {'matters' if calm == 1 else 'matter'} alone."
     error = float(found.error.max())
-    chart = heatmap(found.recovered, [bare(site) for site in found.sites], columns, "Loss recovered with one part resampled", limit=1.0, signed=True)
+    chart = heatmap(
+        1 - found.recovered,
+        [part_name(site) for site in found.sites],
+        columns,
+        "Behaviour lost with one part resampled",
+    )
     features = Detail("What the features are", (_descriptions(described),))
     body = (
-        "One part's value, at the answer's position, is replaced by its value in another string that agrees with this one on the "
-        "feature named above the column; all else stays. If 1 is kept, the part carries nothing else that is used, or nothing that the other parts cannot make up for.",
-        Figure(chart, f"1: nothing is lost; 0: as bad as answering for an unrelated string. Standard errors up to {error:.2f}."),
+        (
+            "One part's value, at the answer's position, is replaced by its value in another string that agrees with this one on the "
+            "feature named above the column; all else stays. If nothing is lost, the part carries nothing else that is used, or nothing that the other parts cannot make up for."
+        ),
+        Figure(
+            chart,
+            f"0: nothing is lost; 1: as bad as answering for an unrelated string. Standard errors up to {error:.2f}.",
+        ),
         features,
     )
     numbers: dict[str, object] = {
@@ -62,20 +79,37 @@ def hypotheses(stated: Sequence[Stated], results: Sequence[ScrubResult], parts: 
     order = {"claim": "meant to fit", "yardstick": "a yardstick", "wrong": "meant to fail"}
     rows = [_row(result, order[one.side]) for one, result in zip(stated, results, strict=True)]
     body: list[Figure | Detail | Markup | str] = [
-        "A hypothesis says which sites the answer depends on and which feature each of them carries. The scrub takes it at its word: every "
-        "site gets the value of another string that agrees on its feature, all at once, and everything not named gets an unrelated string's. "
-        "The behaviour that is left over is what the hypothesis accounts for. A scrub can reject; it can never show that a hypothesis is true.",
+        (
+            "A hypothesis says which sites the answer depends on and which feature each of them carries. The scrub takes it at its word: every "
+            "site gets the value of another string that agrees on its feature, all at once, and everything not named gets an unrelated string's. "
+            "The behaviour that is left over is what the hypothesis accounts for. A scrub can reject; it can never show that a hypothesis is true."
+        ),
     ]
     for one, result in zip(stated, results, strict=True):
         if one.side == "claim":
             body.append(Figure(tree(branch(one.hypothesis), one.hypothesis.name), f"{one.words} {_verdict(result)}"))
     rest = [(one, result) for one, result in zip(stated, results, strict=True) if one.side != "claim"]
-    folded = tuple(Figure(tree(branch(one.hypothesis), one.hypothesis.name), f"{one.words} {_verdict(result)}") for one, result in rest)
+    folded = tuple(
+        Figure(tree(branch(one.hypothesis), one.hypothesis.name), f"{one.words} {_verdict(result)}")
+        for one, result in rest
+    )
     body.append(Detail(f"The other {len(rest)} hypotheses: yardsticks, and versions meant to fail", folded))
-    body.append(Figure(recovered(rows, "Loss recovered by each hypothesis"), "Every hypothesis, on the same strings. Intervals are 95%, by a bootstrap over strings."))
-    body += [sentence for sentence in (composed, _remainder(by_name), _limits(results)) if sentence]
+    body.append(
+        Figure(
+            recovered(rows, "Loss recovered by each hypothesis"),
+            "Every hypothesis, on the same strings. Intervals are 95%, by a bootstrap over strings.",
+        )
+    )
+    body += [
+        sentence
+        for sentence in (_shallow(stated, results), composed, _remainder(by_name), _limits(results))
+        if sentence
+    ]
     numbers: dict[str, object] = {
-        "results": [{"side": one.side, "words": one.words, **result.to_dict(), "fingerprint": result.fingerprint} for one, result in zip(stated, results, strict=True)],
+        "results": [
+            {"side": one.side, "words": one.words, **result.to_dict(), "fingerprint": result.fingerprint}
+            for one, result in zip(stated, results, strict=True)
+        ],
         "composition": composed,
     }
     return Chapter(Section("Does a hypothesis hold?", finding, tuple(body)), finding, numbers)
@@ -97,7 +131,13 @@ def _branch(claim: Claim, top: bool = False) -> Branch:
     if top:
         words = "is this string's own" if claim.feature == "exact" else f"keeps only {claim.feature}"
     else:
-        kept = "may be anything" if claim.feature is None else "is this string's own" if claim.feature == "exact" else f"keeps only {claim.feature}"
+        kept = (
+            "may be anything"
+            if claim.feature is None
+            else "is this string's own"
+            if claim.feature == "exact"
+            else f"keeps only {claim.feature}"
+        )
         words = f"{kept}; read {'directly' if claim.via == 'direct' else 'by all paths'}"
     if claim.reads:
         words += "; whatever else it reads is an unrelated string's"
@@ -114,7 +154,10 @@ def scrub_row(result: ScrubResult, remark: str = "") -> ScrubRow:
 
 
 def _row(result: ScrubResult, side: str) -> ScrubRow:
-    return scrub_row(result, f"{side}: {result.verdict.split(':')[0]}{'; worse than a constant answer' if result.worse_than_constant else ''}")
+    return scrub_row(
+        result,
+        f"{side}: {result.verdict.split(':')[0]}{'; worse than a constant answer' if result.worse_than_constant else ''}",
+    )
 
 
 def _verdict(result: ScrubResult) -> str:
@@ -131,7 +174,11 @@ def _best(stated: Sequence[Stated], results: Sequence[ScrubResult]) -> str:
     start = f"The best claim, \u201c{best.hypothesis.name}\u201d, recovers {share(best.recovered)} of the loss: {_word(best)}"
     if _word(best) == "rejected":
         return f"{start}. None of our {len(claims)} claims about this model survives."
-    lost = [f"\u201c{result.hypothesis.name}\u201d ({share(result.recovered)})" for result in claims if _word(result) == "rejected"]
+    lost = [
+        f"\u201c{result.hypothesis.name}\u201d ({share(result.recovered)})"
+        for result in claims
+        if _word(result) == "rejected"
+    ]
     return f"{start}{f'; rejected on the way: {listed(lost)}' if lost else ''}."
 
 
@@ -157,22 +204,35 @@ def _direction(by_name: Mapping[str, ScrubResult]) -> str:
 
 
 def _composition(by_name: Mapping[str, ScrubResult], parts: Parts) -> str:
-    """Say what single tests cost, added up, and what the joint test costs."""
-    joint = by_name.get(FIVE_PARTS)
-    if joint is None:
-        return ""
-    costs = {}
-    for claim in joint.hypothesis.root.reads:
-        if str(claim.site) in parts.sites and claim.feature in parts.features:
-            costs[bare(str(claim.site))] = parts.cost(str(claim.site), claim.feature)
-    if len(costs) < 2:
-        return ""
-    total, whole = sum(costs.values()), 1 - joint.recovered
+    """Say, for two of our claims, what resampling their parts one at a time costs, added up, and what the joint test costs."""
+    told = []
+    for name in (TWO_HEADS, FIVE_PARTS):
+        joint = by_name.get(name)
+        costs = {} if joint is None else _costs(joint, parts)
+        if joint is not None and len(costs) > 1:
+            told.append(_composed(joint, costs))
+    return " ".join(told)
+
+
+def _costs(joint: ScrubResult, parts: Parts) -> dict[str, float]:
+    """Return what resampling each part of a hypothesis alone, by its feature, costs."""
+    return {
+        part_name(str(claim.site)): parts.cost(str(claim.site), claim.feature)
+        for claim in joint.hypothesis.root.reads
+        if str(claim.site) in parts.sites and claim.feature in parts.features
+    }
+
+
+def _composed(joint: ScrubResult, costs: Mapping[str, float]) -> str:
+    total = sum(costs.values())
     each = listed([f"{site} {share(1 - cost)}" for site, cost in costs.items()])
-    start = f"Single tests do not compose. Resampled one at a time, by the same features, the parts of \u201c{FIVE_PARTS}\u201d keep {each}; "
-    if whole > total + NOT_TOLD_APART:
-        return f"{start}losses simply added would leave {share(1 - total)}. All together, with the rest of the model unrelated too, {share(joint.recovered)} is left: other parts make up for what a single test takes away."
-    return f"Resampled one at a time, by the same features, the parts of \u201c{FIVE_PARTS}\u201d keep {each}. Losses simply added would leave {share(1 - total)}, and all together leave {share(joint.recovered)}: here single tests do add up."
+    start = (
+        f"Resampled one at a time by the features of \u201c{joint.hypothesis.name}\u201d, its parts keep {each}; added up, such losses "
+        f"leave {share(1 - total)}. All at once, with the rest of the model unrelated too, {share(joint.recovered)} is left"
+    )
+    if 1 - joint.recovered > total + NOT_TOLD_APART:
+        return f"{start}: single tests do not compose, because in each of them the untouched parts make up for what is taken away."
+    return f"{start}: here the joint test costs no more than the single ones together."
 
 
 def _remainder(by_name: Mapping[str, ScrubResult]) -> str:
@@ -188,6 +248,18 @@ def _remainder(by_name: Mapping[str, ScrubResult]) -> str:
     if ratio > 2:
         text += f" Its loss, {best.scrubbed:.3f} nats, is still far above the model's own, {best.original:.1e}: on some strings the parts carry more than these features."
     return text
+
+
+def _shallow(stated: Sequence[Stated], results: Sequence[ScrubResult]) -> str:
+    """Say which yardsticks pass: a high fraction is no measure of how much is explained."""
+    passed = [
+        f"\u201c{one.hypothesis.name}\u201d ({share(result.recovered)})"
+        for one, result in zip(stated, results, strict=True)
+        if one.side == "yardstick" and _word(result) == "not rejected"
+    ]
+    if not passed:
+        return "Even the yardsticks, which say little on purpose, do not pass: something outside the parts named here matters."
+    return f"A high fraction is no measure of insight: {listed(passed)} {'passes' if len(passed) == 1 else 'pass'} too, and say little or nothing about how the answer is reached."
 
 
 def _limits(results: Sequence[ScrubResult]) -> str:
