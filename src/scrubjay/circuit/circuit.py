@@ -59,8 +59,9 @@ class Circuit:
 
     @cached_property
     def inputs(self) -> Mapping[str, Input]:
-        """The inputs by name."""
-        return {node.name: node for node in self.nodes if isinstance(node, Input)}
+        """The inputs by name, those included that only a place of the table reads (where an edit has cut it off)."""
+        everything = topological([*self.roots.values(), *self.table.values()])
+        return {node.name: node for node in everything if isinstance(node, Input)}
 
     @cached_property
     def weights(self) -> Mapping[str, Weight]:

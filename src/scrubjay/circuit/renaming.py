@@ -73,7 +73,7 @@ RENAMERS: dict[type[Node], _Renamer] = {
     Split: lambda node, ops, rename: Split(ops[0], rename(node.axis), _dims([node.into], rename)[0]),
     Merge: lambda node, ops, rename: Merge(ops[0], _names(node.merged, rename), _axis(node.to, rename)),
     Custom: lambda node, ops, rename: Custom(node.source, node.name, ops[0], _names(node.layout, rename)),
-    Along: lambda node, ops, rename: Along(node.op, ops[0], tuple(sorted(_names(node.over, rename))), node.parameters),
+    Along: lambda node, ops, rename: Along(node.op, ops[0], _names(node.over, rename), node.parameters),
     Opaque: lambda node, ops, rename: Opaque(
         node.op,
         ops,

@@ -14,7 +14,7 @@ def contract(operands: Sequence[Array], summed: Sequence[str]) -> Array:
     """Return the product of the operands summed over the axes `summed`."""
     left: list[Array] = list(operands)
     over = set(summed)
-    left = [_early(item, over, [other for other in left if other is not item]) for item in left]
+    left = [_early(item, over, [*left[:place], *left[place + 1 :]]) for place, item in enumerate(left)]
     while len(left) > 1:
         pairs = [(i, j) for j in range(len(left)) for i in range(j)]
         costs = [_cost(left, pair, over) for pair in pairs]

@@ -54,7 +54,6 @@ def evaluate(
         device: where to compute; that of the weights when not given.
         known: values already at hand; nothing below them is evaluated.
         progress: called with (nodes done, nodes in all).
-        sizes: sizes of symbols beyond those that the inputs below `nodes` tell.
         differentiable: make values of floating type that were asked for part of one autograd graph, so that gradients can be
             taken at them even where no weight asks for any.
         sizes: sizes of symbols that no input below `nodes` tells, as where an intervention has replaced all that reads one.

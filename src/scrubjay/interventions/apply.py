@@ -20,7 +20,7 @@ from scrubjay.engine.context import Payload
 from scrubjay.errors import InputError
 from scrubjay.interventions.change import Intervention
 from scrubjay.interventions.inputs import lengths
-from scrubjay.interventions.reference import patched, position_means, resampled
+from scrubjay.interventions.reference import patched, position_means, referred, resampled
 from scrubjay.interventions.shown import shown_order
 
 _TOKENS = count(1)
@@ -36,19 +36,34 @@ def edit(model: Model, *interventions: Intervention) -> Model:
 
 
 def applied(model: Model, interventions: Sequence[Intervention], inputs: Mapping[str, torch.Tensor] | None) -> Model:
-    """Return the model under interventions, for the rows of `inputs` (`None`: for any)."""
+    """Return the model under interventions, for the rows of `inputs` (`None`: for any).
+
+    Values of other inputs (`mean`, `resample`, `patch`) are those of the model as given, before any of the interventions.
+    """
     source = f"interventions-{next(_TOKENS)}"
     tensors: dict[str, torch.Tensor] = {}
     functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+    given = model
     for change in interventions:
         if not isinstance(change, Intervention):
             raise InputError(f"an intervention is made by sj.zero, sj.patch and the like; got {type(change).__name__}")
-        for address in model.addresses(change.at):
-            make = _maker(model, change, address, inputs, _Shelf(source, tensors, functions))
+        addresses = model.addresses(change.at)
+        known = _with_reference(given, change, addresses)
+        for address in addresses:
+            make = _maker(model, known, address, inputs, _Shelf(source, tensors, functions))
             circuit = write(model.circuit, model.anatomy, address, make, repr(change))
             stores: dict[str, Stored] = {**model.stores, source: Payload(tensors, functions)}
             model = replace(model, circuit=circuit, stores=stores)
     return model
+
+
+def _with_reference(model: Model, change: Intervention, addresses: Sequence[Address]) -> Intervention:
+    """Return an intervention that takes values from other inputs with those inputs run, once for all addresses."""
+    place = {"mean": "over", "resample": "over", "patch": "from"}.get(change.kind)
+    if place is None:
+        return change
+    made = referred(model, change.options[place], addresses, whole=change.kind != "patch")
+    return replace(change, options={**change.options, place: made})
 
 
 class _Shelf:
@@ -86,18 +101,18 @@ def _maker(
     options = change.options
     bare = replace(address, position=None)
     if change.kind == "zero":
-        return lambda old: _spread(Constant(0.0, "model"), old)
+        return lambda old: _spread(_number(0.0, address), old)
     if change.kind == "replace":
-        return lambda old: _spread(_given(options["value"], old, shelf, change), old)
+        return lambda old: _spread(_given(options["value"], old, shelf, change, address), old)
     if change.kind == "add":
         scale = Constant(float(options["scale"]))
-        return lambda old: Add((old, Multiply((scale, _given(options["value"], old, shelf, change)))))
+        return lambda old: Add((old, Multiply((scale, _given(options["value"], old, shelf, change, address)))))
     if change.kind == "project_out":
         return lambda old: _projected_out(old, options["directions"], shelf, change)
     if change.kind == "apply":
         return lambda old: shelf.function(options["function"], old)
     if change.kind == "mean":
-        table = position_means(model, options["over"], bare, options["by"])
+        table = position_means(options["over"], bare, options["by"])
         _check_length(change, table, inputs)
         return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
     if change.kind == "resample":
@@ -105,10 +120,10 @@ def _maker(
             raise InputError(
                 f"{change!r}: resample draws one row for each row of a run; use it in sj.run, not in sj.edit"
             )
-        table = resampled(model, options["over"], bare, options["seed"], inputs)
+        table = resampled(options["over"], bare, options["seed"], inputs)
         return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
     value = patched(
-        model, options["from"], bare if isinstance(address.position and address.position.at, Range) else address, inputs
+        options["from"], bare if isinstance(address.position and address.position.at, Range) else address, inputs
     )
     return lambda old: _spread(_fitting(value, old, shelf, change), old)
 
@@ -131,9 +146,14 @@ def _spread(new: Node, old: Node) -> Node:
     return Repeat(new, lacking) if lacking else new
 
 
-def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention) -> Node:
+def _number(value: float, address: Address) -> Node:
+    """Return a number of one address's own: two places set to 0 must not be one node, which a later change would not tell apart."""
+    return Map("cast", (Constant(value, "model"),), ("model", str(address)))
+
+
+def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention, address: Address) -> Node:
     if isinstance(value, bool | int | float):
-        return Constant(float(value), "model")
+        return _number(float(value), address)
     if not isinstance(value, torch.Tensor):
         raise InputError(f"{change!r}: a value is a number or a tensor, not {type(value).__name__}")
     order = shown_order(old)

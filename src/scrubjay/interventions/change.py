@@ -1,7 +1,8 @@
 """Interventions as values: what to change, where. Nothing happens until a run or an edit applies them.
 
 An address may have wildcards, ranges and positions; the change is made at every place it names. Interventions apply in the
-order given, each to the values as the earlier ones left them.
+order given, each to the values as the earlier ones left them; values of other inputs (`mean`, `resample`, `patch`) are those of the
+model as it was given, under none of them.
 """
 
 from __future__ import annotations

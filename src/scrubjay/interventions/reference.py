@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from scrubjay.capture.model import Model
-from scrubjay.circuit.address import Address
+from scrubjay.circuit.address import Address, Range
 from scrubjay.engine.array import Array
 from scrubjay.errors import AddressError, InputError
 from scrubjay.interventions.inputs import lengths
@@ -18,10 +18,24 @@ if TYPE_CHECKING:
     from scrubjay.interventions.run import Run
 
 
-def _run(model: Model, given: Any, address: Address) -> Run:
-    from scrubjay.interventions.run import run  # noqa: PLC0415 - a run applies interventions, which may need a run
+def referred(model: Model, given: Any, addresses: Sequence[Address], *, whole: bool) -> Run:
+    """Return the run of a model on other inputs that keeps what an intervention at `addresses` needs.
 
-    return run(model, given, keep=[str(address)])
+    `whole` keeps all positions; else a position that an address names is kept alone, and a run that is given is used as it is.
+    """
+    from scrubjay.interventions.run import Run, run  # noqa: PLC0415 - a run applies interventions, which may need a run
+
+    if isinstance(given, Run) and not whole:
+        return given
+    return run(model, given, keep=[str(_bare(one) if whole or _is_range(one) else one) for one in addresses])
+
+
+def _bare(address: Address) -> Address:
+    return replace(address, position=None)
+
+
+def _is_range(address: Address) -> bool:
+    return address.position is not None and isinstance(address.position.at, Range)
 
 
 def _real(made: Run) -> torch.Tensor:
@@ -35,12 +49,11 @@ def _real(made: Run) -> torch.Tensor:
     return torch.ones(len(rows), int(rows.max()), dtype=torch.bool)
 
 
-def position_means(model: Model, over: Any, address: Address, by: str) -> Array:
-    """Return the mean of a value over rows, by position counted from each row's first real token (axis `position`).
+def position_means(made: Run, address: Address, by: str) -> Array:
+    """Return the mean of a value over a run's rows, by position counted from each row's first real token (axis `position`).
 
     A value without positions gives its plain mean; `by="all"` gives one mean over all positions. Padding never counts.
     """
-    made = _run(model, over, address)
     found = made.values[str(address)]
     tensor = found.as_tensor()
     if "query" not in found.names:
@@ -69,9 +82,8 @@ def _by_real_position(laid: torch.Tensor, real: torch.Tensor) -> tuple[torch.Ten
     return torch.where(there.reshape(*there.shape, *[1] * (laid.dim() - 2)), moved, 0), there
 
 
-def resampled(model: Model, over: Any, address: Address, seed: int, inputs: Mapping[str, torch.Tensor]) -> Array:
-    """Return, for each row of `inputs`, the value of a row of `over` drawn by `seed`, by position from the first real token."""
-    made = _run(model, over, address)
+def resampled(made: Run, address: Address, seed: int, inputs: Mapping[str, torch.Tensor]) -> Array:
+    """Return, for each row of `inputs`, the value of a row of the run drawn by `seed`, by position from the first real token."""
     found = made.values[str(address)]
     rest = tuple(name for name in found.names if name not in {"batch", "query"})
     batch = len(next(iter(inputs.values())))
@@ -96,14 +108,11 @@ def resampled(model: Model, over: Any, address: Address, seed: int, inputs: Mapp
     return Array(moved[rows], ("batch", "position", *rest))
 
 
-def patched(model: Model, given: Any, address: Address, inputs: Mapping[str, torch.Tensor] | None) -> Array:
-    """Return the value at an address on other inputs (a run that kept it, or inputs to run)."""
-    from scrubjay.interventions.run import Run  # noqa: PLC0415
-
-    made = given if isinstance(given, Run) else _run(model, given, address)
+def patched(made: Run, address: Address, inputs: Mapping[str, torch.Tensor] | None) -> Array:
+    """Return the value at an address in a run on other inputs."""
     text = str(address)
     if text not in made.values:
-        bare = str(replace(address, position=None))
+        bare = str(_bare(address))
         raise AddressError(
             f"{text} was not kept by the run to patch from: sj.run(..., keep=[{text!r}]); kept: {', '.join(made.values)} (asked as {bare})"
         )

@@ -141,7 +141,10 @@ def hypotheses() -> tuple[Stated, ...]:
     >>> [stated.side for stated in hypotheses()].count("wrong")
     6
     """
-    count, left = "count", "left_horizon"
+    return (*_yardsticks(), *_our_claims(), *_meant_to_fail())
+
+
+def _yardsticks() -> tuple[Stated, ...]:
     return (
         Stated(
             _direct("only the last step is described", {"L2.H1.out@0": "is_balanced", "L2.mlp.out@0": "is_balanced"}),
@@ -155,6 +158,12 @@ def hypotheses() -> tuple[Stated, ...]:
             "Only five parts at the answer's position matter, whatever they carry; everything else there may come from another "
             "string. The ceiling for every claim about these five.",
         ),
+    )
+
+
+def _our_claims() -> tuple[Stated, ...]:
+    count, left = "count", "left_horizon"
+    return (
         Stated(
             _through(TWO_HEADS, {"L1.H0.out@0": count, "L2.H1.out@0": left}),
             "claim",
@@ -170,6 +179,12 @@ def hypotheses() -> tuple[Stated, ...]:
             "claim",
             "As before, but the later parts carry which of the two tests fail, not one test each.",
         ),
+    )
+
+
+def _meant_to_fail() -> tuple[Stated, ...]:
+    count, left = "count", "left_horizon"
+    return (
         Stated(
             _through(FROM_THE_RIGHT, _five(count, "horizon", "is_balanced")),
             "wrong",
@@ -191,7 +206,9 @@ def hypotheses() -> tuple[Stated, ...]:
             "All five parts carry only how long the string is, a feature with many values that has little to do with balance.",
         ),
         Stated(
-            _through("the tests of unrelated strings", _five("shuffled_count", "shuffled_left_horizon", "shuffled_count")),
+            _through(
+                "the tests of unrelated strings", _five("shuffled_count", "shuffled_left_horizon", "shuffled_count")
+            ),
             "wrong",
             "The five parts with feature values dealt out to the wrong strings: a control that must fail.",
         ),
@@ -200,7 +217,7 @@ def hypotheses() -> tuple[Stated, ...]:
             "wrong",
             "Every string may stand in for every other.",
         ),
-    )  # fmt: skip
+    )
 
 
 def _five(count: str, horizon: str, both: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ def share(value: float) -> str:
     ('73%', '99.6%', '100%', '-20%')
     """
     rounded = round(100 * value)
-    exact = abs(value - 1) < 5e-5 or abs(value) < 5e-5
+    exact = abs(value - 1) < 5e-4 or abs(value) < 5e-4
     text = f"{value:.0%}" if exact or 0 < rounded < 100 or rounded > 100 or rounded < 0 else f"{value:.1%}"
     return "0%" if text in {"-0%", "-0.0%", "0.0%"} else text
 

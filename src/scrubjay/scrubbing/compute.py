@@ -11,7 +11,7 @@ import torch
 from scrubjay.capture.model import Model
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Gather, Input
+from scrubjay.circuit.ops import Gather, Input, Repeat
 from scrubjay.circuit.rules import gathers_up, positions_down
 from scrubjay.claims.data import Dataset
 from scrubjay.engine.array import Array
@@ -66,7 +66,7 @@ def compute(
     total = -(-len(used) // ROWS_AT_ONCE) + -(-samples // SAMPLES_AT_ONCE)
     known, shared = _by_row(model, sources, rows, len(used), total, progress)
     # a node that acts along the samples (an operation kept whole) must see all of them at once
-    together = any("batch" in node.acts_along for node in order)
+    together = any("batch" in node.acts_along and not isinstance(node, Repeat) for node in order)
     at_once = samples if together else SAMPLES_AT_ONCE
     values: list[list[torch.Tensor]] = [[] for _ in settled]
     evaluated = 0

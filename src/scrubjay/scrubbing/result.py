@@ -69,6 +69,8 @@ class ScrubResult:
     @property
     def verdict(self) -> str:
         """What the scrub says, in words: it rejects, or does not reject. A hypothesis may lose a tenth and not be rejected."""
+        if not np.isfinite([self.recovered, *self.interval]).all():
+            return "undecided: the original and the floor loss do not differ, so there is no fraction to recover"
         if self.interval[1] < 0.9:
             extra = "; worse than a constant answer" if self.worse_than_constant else ""
             return f"rejected: only {self.recovered:.0%} of the loss is recovered{extra}"
@@ -132,6 +134,8 @@ def summarise(
     facts = {
         "model": model.name,
         "weights": model.digest,
+        "rewrites": list(model.circuit.history),
+        "dtype": str(model.dtype).removeprefix("torch.") if model.dtype is not None else "as stored",
         "data": data.digest,
         "data_name": data.name,
         "rows": len(data),

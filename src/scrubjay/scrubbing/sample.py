@@ -91,6 +91,12 @@ def check_table(table: Mapping[str, np.ndarray], sources: Sequence[Source], rows
     for source in sources:
         if source.name not in table:
             raise HypothesisError(f"the index table lacks {source.name!r}; it has {', '.join(table)}")
+        found, first = table[source.name], table[sources[0].name]
+        if found.ndim != 1 or found.dtype.kind not in "iu" or found.shape != first.shape:
+            raise HypothesisError(
+                f"the index table has shape {found.shape} and type {found.dtype} for {source.name!r}; it needs one row number for each of the "
+                f"{len(first)} samples of {sources[0].name!r}"
+            )
         if table[source.name].size and (table[source.name].min() < 0 or table[source.name].max() >= rows):
             raise HypothesisError(
                 f"the index table reads rows of {source.name!r} that the data ({rows} rows) does not have"

@@ -143,6 +143,10 @@ def matched(one: Value, two: Value, pairs: Sequence[tuple[Dim, Dim]]) -> tuple[V
                 first[a_] = b_
             else:
                 second[b_] = a_
+    for old, new in list(first.items()):  # (query, key) against (key, query): one side alone is renamed
+        if new in second.values():
+            del first[old]
+            second[new] = old
     return _freed(one, first), _freed(two, second)
 
 

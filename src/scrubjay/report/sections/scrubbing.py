@@ -83,6 +83,7 @@ def hypotheses(stated: Sequence[Stated], results: Sequence[ScrubResult], parts: 
             "A hypothesis says which sites the answer depends on and which feature each of them carries. The scrub takes it at its word: every "
             "site gets the value of another string that agrees on its feature, all at once, and everything not named gets an unrelated string's. "
             "The behaviour that is left over is what the hypothesis accounts for. A scrub can reject; it can never show that a hypothesis is true."
+            " Our claims were written after looking at this model on other strings of the same kind, so they are no predictions."
         ),
     ]
     for one, result in zip(stated, results, strict=True):
@@ -196,10 +197,11 @@ def _direction(by_name: Mapping[str, ScrubResult]) -> str:
     left, right = by_name.get(FIVE_PARTS), by_name.get(FROM_THE_RIGHT)
     if left is None or right is None:
         return ""
+    one, two = share(left.recovered), share(right.recovered)
     if left.interval[0] > right.interval[1]:
-        return f"This model reads its horizon from the left ({share(left.recovered)}), not from the right as the published one does ({share(right.recovered)})."
+        return f"A horizon read from the left accounts for more of this model ({one}) than one read from the right, as published for another ({two})."
     if right.interval[0] > left.interval[1]:
-        return f"This model reads its horizon from the right, as the published one does ({share(right.recovered)} against {share(left.recovered)} from the left)."
+        return f"A horizon read from the right, as published for another model, accounts for more of this one ({two}) than one read from the left ({one})."
     return "The scrub does not tell whether the horizon is read from the left or from the right."
 
 
