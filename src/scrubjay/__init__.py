@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scrubjay.interventions import run as run
     from scrubjay.interventions import splice as splice
     from scrubjay.interventions import zero as zero
-    from scrubjay.report import report as report
+    from scrubjay.reporting import report as report
     from scrubjay.scrubbing import ScrubResult as ScrubResult
     from scrubjay.scrubbing import scrub as scrub
     from scrubjay.tasks import task as task
@@ -42,7 +42,7 @@ _HOMES = {
         ("Run", "add", "apply", "edit", "mean", "patch", "project_out", "replace", "resample", "run", "splice", "zero"),
         "scrubjay.interventions",
     ),
-    "report": "scrubjay.report",
+    "report": "scrubjay.reporting",
     "ScrubResult": "scrubjay.scrubbing",
     "scrub": "scrubjay.scrubbing",
     "task": "scrubjay.tasks",

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from scrubjay import __version__
 from scrubjay.cli import COMMANDS, group
 from scrubjay.errors import LoadError
-from scrubjay.report import brackets
+from scrubjay.reporting import brackets
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ class _Called(nn.Module):
 
 
 def capture(module: nn.Module, signature: Signature, source: str = "model") -> Captured:
-    """Return the circuit of a module.
+    """Return the circuit of a module; one that runs in its own floating type only gives a circuit of that type.
 
     Args:
         module: any module in evaluation mode; its weights may be on any device, even the meta device.
@@ -93,7 +93,11 @@ def capture(module: nn.Module, signature: Signature, source: str = "model") -> C
             "the module is in training mode, so dropout would be part of the circuit: call module.eval() first"
         )
     _check_dimensions(signature)
-    program = _exported(module, signature, MODEL_DTYPE)
+    try:
+        program = _exported(module, signature, MODEL_DTYPE)
+    except CaptureError:
+        # code that writes a type out (`mask.float() @ x`) runs in that type only: the circuit is then fixed to it
+        program = _exported(module, signature, model_dtype(module))
     names = _aliases(module)
     aliases = {f"module.{name}": first for name, first in names.items()}
     axes = {name: signature.dynamic[name] for name in signature.inputs}

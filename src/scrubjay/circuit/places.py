@@ -165,30 +165,28 @@ def _share(circuit: Circuit, here: str, head: int, at: Mapping[str, int], sizes:
     """A head's share of the output projection; to change it, it is first split off as a term of its own."""
     own_address, product_address = f"{here}H{head}.out", here + "attn._product"
     product, z = circuit.node(product_address), circuit.node(here + "attn.z")
-    gone = AddressError(
-        f"{own_address}: this head's output is not read any more: an earlier intervention replaced the layer's output; apply this one first"
-    )
+    gone = f"{own_address}: an earlier intervention replaced the layer's output, which this head's is no part of any more; apply this one first"
 
-    def put_term(term: Node) -> Put:
+    def put_in(target: Node, term: Node) -> Put:
         def put(new: Node, mask: Node | None) -> Node:
-            if (term if own_address in circuit.table else product) not in topological([circuit.node(here + "attn.out")]):
-                raise gone
+            if target not in topological([circuit.node(here + "attn.out")]):
+                raise AddressError(gone)
             return _where(mask, new, term)
 
         return put
 
     if own_address in circuit.table:  # split off by an earlier change
         term = circuit.table[own_address]
-        return Place(term, term, put_term(term))
+        return Place(term, term, put_in(term, term))
     if not isinstance(product, Einsum):
-        raise gone
+        raise AddressError(gone)
     own = Einsum(
         tuple(at_index(factor, at) for factor in product.factors), tuple(n for n in product.summed if n not in at)
     )
     mine = selection(at, sizes)
     rest = None if mine is None else substitute([product], {z: _where(mine, Constant(0.0), z)})[product]
     names = {own_address: own} if rest is None else {own_address: own, product_address: rest}
-    return Place(own, product, put_term(own), Terms(rest, names))
+    return Place(own, product, put_in(product, own), Terms(rest, names))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import cast
 
 from scrubjay.circuit.address import Address, Module, Range, expand, parse
 from scrubjay.circuit.address import ModelShape as Shape
 from scrubjay.claims.data import Dataset, Feature
 from scrubjay.errors import AddressError, HypothesisError, near
-from scrubjay.evidence.digest import digest_json
+from scrubjay.evidence.digest import digest_array, digest_json
 
 EXACT = "exact"
 """In place of a feature: the very same datum as the parent's."""
+
+TAKEN = ("reference", "floor")
+"""Names of data that every scrub draws."""
 
 VIA = ("direct", "all")
 """Paths from a claimed site to its reader: `direct` (residual additions and the reader's own norm), or `all` paths."""
@@ -125,6 +127,7 @@ class Hypothesis:
         """
         if self._top is not None:
             raise HypothesisError(f"{self.name}: its result is already {self._top.site}; add claims with .reads(...)")
+        self.check_new(name)
         self._top = Node(name, _site(name, site), self.keep(feature), "direct", owner=self)
         return self._top
 
@@ -140,7 +143,11 @@ class Hypothesis:
         return feature
 
     def check_new(self, name: str) -> None:
-        """Refuse a second claim of one name."""
+        """Refuse a second claim of one name, and names that data of a scrub have already."""
+        if name in TAKEN or name.endswith("/other") or not name:
+            raise HypothesisError(
+                f"{self.name}: a claim cannot be called {name!r}: a scrub names its own data so ({', '.join(TAKEN)}, .../other)"
+            )
         if any(claim.name == name for claim in self.claims()):
             raise HypothesisError(f"{self.name}: there is a claim called {name!r} already; give this one another name")
 
@@ -201,10 +208,11 @@ class Hypothesis:
                 stack.append((node.reads(name, site, feature, via=via), item))
         return made
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """The fingerprint of the claims."""
-        return digest_json(self.to_dict())
+        """The fingerprint of the claims as they are now, and of the features given as values (those of the data are in its own)."""
+        values = {name: digest_array(feature.values) for name, feature in self.features.items()}
+        return digest_json({**self.to_dict(), "features": values} if values else self.to_dict())
 
     def __str__(self) -> str:
         """Draw the tree in words."""

@@ -12,9 +12,9 @@ from scrubjay.claims.data import Dataset
 from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.cli.progress import steps_shown
 from scrubjay.errors import HypothesisError
-from scrubjay.report import report
-from scrubjay.report.brackets import tour_data
-from scrubjay.report.file import check_writable
+from scrubjay.reporting import report
+from scrubjay.reporting.brackets import tour_data
+from scrubjay.reporting.file import check_writable
 from scrubjay.scrubbing import scrub
 from scrubjay.tasks import TASKS, task
 from scrubjay.zoo.load import load

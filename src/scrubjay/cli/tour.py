@@ -9,7 +9,7 @@ import click
 import torch
 
 from scrubjay.cli.progress import steps_shown
-from scrubjay.report import tour
+from scrubjay.reporting import tour
 
 
 @click.command("tour")

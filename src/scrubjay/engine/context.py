@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -92,13 +93,19 @@ class Context:
             return size
         if size in self.sizes:
             return self.sizes[size]
-        total = 0
-        for term in size.replace(" - ", " + -").split(" + "):
-            value = 1
-            for factor in term.split("*"):
-                sign, word = (-1, factor[1:]) if factor.startswith("-") else (1, factor)
-                if not word.isdigit() and word not in self.sizes:
-                    raise EvaluationError(f"the size {size!r} is not known in this run; known: {dict(self.sizes)}")
-                value *= sign * (int(word) if word.isdigit() else self.sizes[word])
-            total += value
-        return total
+        return self._value(ast.parse(size, mode="eval").body, size)
+
+    def _value(self, part: ast.expr, whole: str) -> int:
+        """Return the value of an expression of symbols, whole numbers, +, - and *."""
+        match part:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name) if name in self.sizes:
+                return self.sizes[name]
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -self._value(inner, whole)
+            case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() as op, right=right):
+                one, two = self._value(left, whole), self._value(right, whole)
+                return one + two if isinstance(op, ast.Add) else one - two if isinstance(op, ast.Sub) else one * two
+            case _:
+                raise EvaluationError(f"the size {whole!r} is not known in this run; known: {dict(self.sizes)}")

@@ -156,11 +156,12 @@ def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention, address: 
         return _number(float(value), address)
     if not isinstance(value, torch.Tensor):
         raise InputError(f"{change!r}: a value is a number or a tensor, not {type(value).__name__}")
-    order = shown_order(old)
+    one_place = address.position is not None and not isinstance(address.position.at, Range)
+    order = tuple(name for name in shown_order(old) if not (one_place and name == "query"))
     sizes = {axis.name: axis.size for axis in old.axes}
     if value.dim() > len(order):
         raise InputError(
-            f"{change!r}: the tensor has shape {tuple(value.shape)}; the value has the axes {', '.join(map(str, old.axes))}"
+            f"{change!r}: the tensor has shape {tuple(value.shape)}; the value has the axes {', '.join(order)}"
         )
     mine = order[len(order) - value.dim() :]
     for name, size in zip(mine, value.shape, strict=True):

@@ -68,7 +68,8 @@ def patch(at: str, from_: Any) -> Intervention:
 def replace(at: str, value: torch.Tensor | float) -> Intervention:
     """Return the change of a value to a number or tensor.
 
-    A tensor's dimensions are matched to the value's own, as `run[at]` shows them, from the last one backwards.
+    A tensor's dimensions are matched to the value's own, as `run[at]` shows them, from the last one backwards; at a position
+    (`"L3.resid_post@-1"`) those are (batch, model).
     """
     return Intervention("replace", at, {"value": value})
 

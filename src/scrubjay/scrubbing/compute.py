@@ -15,7 +15,7 @@ from scrubjay.circuit.ops import Gather, Input, Repeat
 from scrubjay.circuit.rules import gathers_up, positions_down
 from scrubjay.claims.data import Dataset
 from scrubjay.engine.array import Array
-from scrubjay.engine.evaluate import evaluate
+from scrubjay.engine.evaluate import evaluate, input_sizes
 from scrubjay.interventions.inputs import prepare
 from scrubjay.scrubbing.tree import INDEX, ROWS
 
@@ -64,7 +64,8 @@ def compute(
     rows = _rows(model, data, used)
     samples = len(next(iter(table.values())))
     total = -(-len(used) // ROWS_AT_ONCE) + -(-samples // SAMPLES_AT_ONCE)
-    known, shared = _by_row(model, sources, rows, len(used), total, progress)
+    sizes = _sizes(model, rows)
+    known, shared = _by_row(model, sources, rows, sizes, total, progress)
     # a node that acts along the samples (an operation kept whole) must see all of them at once
     together = any("batch" in node.acts_along and not isinstance(node, Repeat) for node in order)
     at_once = samples if together else SAMPLES_AT_ONCE
@@ -73,12 +74,14 @@ def compute(
     done = -(-len(used) // ROWS_AT_ONCE)
     for start in range(0, samples, at_once):
         index = {name: torch.from_numpy(part[start : start + at_once]) for name, part in compact.items()}
-        made = evaluate(settled, {**rows, **index}, model.stores, dtype=model.dtype, device=model.device, known=known)
+        count = min(at_once, samples - start)
+        made = evaluate(
+            settled, {**rows, **index}, model.stores, dtype=model.dtype, device=model.device, known=known, sizes={**sizes, "batch": count}
+        )  # fmt: skip
         evaluated += made.evaluated
         for place, node in enumerate(settled):
             rest = [axis.name for axis in node.axes if axis.name != "batch"]
             tensor = torch.as_tensor(made[node].laid(["batch", *rest]))
-            count = len(next(iter(index.values())))
             values[place].append(tensor.expand(count, *tensor.shape[1:]).cpu())
         done += 1
         if progress is not None:
@@ -107,11 +110,18 @@ def _rows(model: Model, data: Dataset, used: np.ndarray) -> dict[str, torch.Tens
     return {f"{ROWS}{name}": tensor for name, tensor in prepare(model, named).items()}
 
 
+def _sizes(model: Model, rows: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Return the sizes that the data tell, but for the number of rows: an edited model may read none of its inputs."""
+    given = {name: rows[f"{ROWS}{name}"] for name in model.circuit.inputs if f"{ROWS}{name}" in rows}
+    nodes = [node for name, node in model.circuit.inputs.items() if name in given]
+    return {name: size for name, size in input_sizes(nodes, given).items() if name != "batch"}
+
+
 def _by_row(
     model: Model,
     sources: Sequence[Node],
     rows: Mapping[str, torch.Tensor],
-    count: int,
+    sizes: Mapping[str, int],
     total: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[Node, Array], int]:
@@ -119,9 +129,10 @@ def _by_row(
     parts: dict[Node, list[torch.Tensor]] = {node: [] for node in sources}
     orders = {node: ("row", *(axis.name for axis in node.axes if axis.name != "row")) for node in sources}
     evaluated = 0
+    count = len(next(iter(rows.values()))) if rows else 0
     for number, start in enumerate(range(0, count, ROWS_AT_ONCE)):
         chunk = {name: tensor[start : start + ROWS_AT_ONCE] for name, tensor in rows.items()}
-        made = evaluate(sources, chunk, model.stores, dtype=model.dtype, device=model.device)
+        made = evaluate(sources, chunk, model.stores, dtype=model.dtype, device=model.device, sizes=sizes)
         evaluated += made.evaluated
         for node in sources:
             parts[node].append(made[node].dense(orders[node]).clone())

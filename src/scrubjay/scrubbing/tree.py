@@ -13,10 +13,10 @@ from scrubjay.capture.model import Model
 from scrubjay.circuit.address import Address, Head
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import substitute
+from scrubjay.circuit.graph import substitute, topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Gather, Input
-from scrubjay.circuit.places import read, write
+from scrubjay.circuit.places import place, read, write
 from scrubjay.circuit.recognisers import Anatomy
 from scrubjay.claims.hypothesis import Claim, Hypothesis, check_sites
 from scrubjay.errors import AddressError, HypothesisError
@@ -101,17 +101,41 @@ class _Builder:
         self.sources.append(Source(other, None, None))
         here = sourced(self.circuit, other)
         made = [(item, self._below(item, datum)) for item in claim.reads]
+        self._check_apart(here, made)
         for item, value in made:
             if item.via == "all":
                 here = self._put(here, item, value, claim)
         direct = [(item, value) for item, value in made if item.via == "direct"]
         if not direct:
-            return read(here, self.anatomy, claim.site)
+            return self._checked(read(here, self.anatomy, claim.site), made)
         frozen, thaw = freeze(here, self.anatomy, claim.site)
         for item, value in direct:
             frozen = self._put(frozen, item, value, claim)
         node = read(frozen, self.anatomy, claim.site)
-        return substitute([node], thaw)[node]
+        return self._checked(substitute([node], thaw)[node], made)
+
+    def _check_apart(self, circuit: Circuit, made: list[tuple[Claim, Node]]) -> None:
+        """Refuse two claims about one place that has two names (the stream after a layer and before the next)."""
+        seen: dict[tuple[Node, Node], Claim] = {}
+        for item, _ in made:
+            try:
+                bare = Address(item.site.layer, item.site.part, item.site.site)
+                spot = read(circuit, self.anatomy, item.site), place(circuit, self.anatomy, bare).target
+            except AddressError as error:
+                raise HypothesisError(f"claim {item.name!r}: {error}") from error
+            other = seen.setdefault(spot, item)
+            if other is not item:
+                raise HypothesisError(f"claims {other.name!r} and {item.name!r} are about one place: {other.site} is {item.site}; keep one")
+
+    def _checked(self, node: Node, made: list[tuple[Claim, Node]]) -> Node:
+        """Return a claim's value; refuse a claim below it whose value another one has replaced altogether."""
+        read_now = set(topological([node]))
+        for item, value in made:
+            if value not in read_now:
+                raise HypothesisError(
+                    f"claim {item.name!r}: another claim takes the place of all that reads {item.site}; leave one of them out, or put it below the other"
+                )
+        return node
 
     def _below(self, item: Claim, datum: str) -> Node:
         if item.feature == "exact":

@@ -107,7 +107,14 @@ def size_of(dims: Iterable[Var]) -> Size:
     symbols = sorted(size for size in sizes if isinstance(size, str))
     if not symbols:
         return prod(numbers)
+    if len(sizes) > 1:
+        symbols = sorted(as_factor(symbol) for symbol in symbols)
     return "*".join([*([str(prod(numbers))] if prod(numbers) != 1 else []), *symbols])
+
+
+def as_factor(size: str) -> str:
+    """Return the text of a size as it stands in a product: a sum in parentheses."""
+    return f"({size})" if " " in size and not size.startswith("(") else size
 
 
 def align(one: Dim, two: Dim) -> list[tuple[Var, Var]] | None:

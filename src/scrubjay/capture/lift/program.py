@@ -14,7 +14,7 @@ from torch.fx import Node as FxNode
 
 from scrubjay.capture.lift.call import Call, dtype_name
 from scrubjay.capture.lift.einsum import einsum
-from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, atoms
+from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, atoms, as_factor
 from scrubjay.capture.lift.proto import Names, Proto, Value, materialised, whole
 from scrubjay.capture.lift.table_arithmetic import ARITHMETIC
 from scrubjay.capture.lift.table_layout import LAYOUT
@@ -119,7 +119,8 @@ class _Lifter:
             return int(expression)
         factors = [str(part) for part in expression.as_ordered_factors()] if expression.is_Mul else [str(expression)]
         numbers = [part for part in factors if part.lstrip("-").isdigit()]
-        return "*".join([*numbers, *sorted(self._renamed(part) for part in factors if part not in numbers)])
+        rest = [self._renamed(part) for part in factors if part not in numbers]
+        return "*".join([*numbers, *sorted(as_factor(part) if len(factors) > 1 else part for part in rest)])
 
     def _renamed(self, text: str) -> str:
         for symbol, name in sorted(self.symbols.items(), key=lambda pair: -len(pair[0])):

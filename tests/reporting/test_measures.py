@@ -12,13 +12,13 @@ from scrubjay import zoo
 from scrubjay.claims.data import Feature
 from scrubjay.errors import InputError
 from scrubjay.interventions import zero
-from scrubjay.report import brackets
-from scrubjay.report.attention import mean_patterns, reading
-from scrubjay.report.check import check_model, heads_add_up, stream_adds_up
-from scrubjay.report.contribution import ATTENTION_BIAS, FINAL_BIAS, contributions
-from scrubjay.report.part import resample_parts
-from scrubjay.report.patching import Patching, patching
-from scrubjay.report.variant import outcomes
+from scrubjay.reporting import brackets
+from scrubjay.reporting.attention import mean_patterns, reading
+from scrubjay.reporting.check import check_model, heads_add_up, stream_adds_up
+from scrubjay.reporting.contribution import ATTENTION_BIAS, FINAL_BIAS, contributions
+from scrubjay.reporting.part import resample_parts
+from scrubjay.reporting.patching import Patching, patching
+from scrubjay.reporting.variant import outcomes
 from scrubjay.scrubbing.scrub import cross_entropy
 from scrubjay.tasks import brackets as bracket_task
 from small_models import captured

@@ -10,7 +10,7 @@ import torch
 
 from scrubjay.capture import hub
 from scrubjay.capture.model import Model
-from scrubjay.report.check import Forward
+from scrubjay.reporting.check import Forward
 from scrubjay.zoo import read
 from scrubjay.zoo.load import load
 

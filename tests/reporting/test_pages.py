@@ -15,16 +15,16 @@ import torch
 
 import scrubjay as sj
 from scrubjay.errors import CacheError, InputError
-from scrubjay.report import brackets, tour
-from scrubjay.report.check import Check
-from scrubjay.report.contribution import Contributions
-from scrubjay.report.file import write_page
-from scrubjay.report.part import Parts
-from scrubjay.report.patching import Patching
-from scrubjay.report.sections.checks import Score, checks
-from scrubjay.report.sections.contributions import class_contributions
-from scrubjay.report.sections.patching import TextPair, text_patching
-from scrubjay.report.sections.scrubbing import hypotheses
+from scrubjay.reporting import brackets, tour
+from scrubjay.reporting.check import Check
+from scrubjay.reporting.contribution import Contributions
+from scrubjay.reporting.file import write_page
+from scrubjay.reporting.part import Parts
+from scrubjay.reporting.patching import Patching
+from scrubjay.reporting.sections.checks import Score, checks
+from scrubjay.reporting.sections.contributions import class_contributions
+from scrubjay.reporting.sections.patching import TextPair, text_patching
+from scrubjay.reporting.sections.scrubbing import hypotheses
 from scrubjay.viz import Figure, table
 from small_models import build, captured
 
@@ -151,9 +151,9 @@ def test_report_shows_any_mix(model, tmp_path):
 
 
 def test_report_is_a_verb_however_it_was_imported(tmp_path):
-    import scrubjay.report  # noqa: PLC0415 - importing the package puts it where the verb is
+    import scrubjay.reporting  # noqa: PLC0415 - importing the package puts it where the verb is
 
-    verb: Any = scrubjay.report
+    verb: Any = scrubjay.reporting
     assert verb(tmp_path / "one.html", "text").is_file()
     assert sj.report(tmp_path / "two.html", "text").is_file()
 
@@ -230,7 +230,7 @@ def test_verdicts_are_read_off_the_results(model):
 
 
 def test_random_rows_need_no_text(model):
-    from scrubjay.report.text import texts_of  # noqa: PLC0415
+    from scrubjay.reporting.text import texts_of  # noqa: PLC0415
 
     _, small = captured("llama")
     one, two = texts_of(small, (), seed=0)

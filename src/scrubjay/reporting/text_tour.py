@@ -9,19 +9,19 @@ import torch
 from scrubjay.capture.model import Model
 from scrubjay.errors import InputError
 from scrubjay.interventions import run
-from scrubjay.report.attention import head_names, mean_patterns
-from scrubjay.report.check import check_model
-from scrubjay.report.contribution import contributions
-from scrubjay.report.opened import Pair
-from scrubjay.report.patching import patching
-from scrubjay.report.sections.attention import text_attention
-from scrubjay.report.sections.checks import checks
-from scrubjay.report.sections.contributions import text_contributions
-from scrubjay.report.sections.patching import TextPair, text_patching
-from scrubjay.report.steps import Steps, Story, within
-from scrubjay.report.text import Text, fresh_batches, texts_of
-from scrubjay.report.variant import components
-from scrubjay.report.words import Chapter
+from scrubjay.reporting.attention import head_names, mean_patterns
+from scrubjay.reporting.check import check_model
+from scrubjay.reporting.contribution import contributions
+from scrubjay.reporting.opened import Pair
+from scrubjay.reporting.patching import patching
+from scrubjay.reporting.sections.attention import text_attention
+from scrubjay.reporting.sections.checks import checks
+from scrubjay.reporting.sections.contributions import text_contributions
+from scrubjay.reporting.sections.patching import TextPair, text_patching
+from scrubjay.reporting.steps import Steps, Story, within
+from scrubjay.reporting.text import Text, fresh_batches, texts_of
+from scrubjay.reporting.variant import components
+from scrubjay.reporting.words import Chapter
 from scrubjay.viz import Section, tag
 
 SHOWN_HEADS = 12

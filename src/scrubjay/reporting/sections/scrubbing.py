@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from scrubjay.claims.hypothesis import Claim, Hypothesis
-from scrubjay.report.brackets import FINER, FIVE_PARTS, FROM_THE_RIGHT, TWO_HEADS, UNTOUCHED, Stated
-from scrubjay.report.part import Parts
-from scrubjay.report.variant import part_name
-from scrubjay.report.words import Chapter, listed, share
+from scrubjay.reporting.brackets import FINER, FIVE_PARTS, FROM_THE_RIGHT, TWO_HEADS, UNTOUCHED, Stated
+from scrubjay.reporting.part import Parts
+from scrubjay.reporting.variant import part_name
+from scrubjay.reporting.words import Chapter, listed, share
 from scrubjay.scrubbing import ScrubResult
 from scrubjay.viz import Branch, Detail, Figure, Markup, ScrubRow, Section, heatmap, recovered, tree
 

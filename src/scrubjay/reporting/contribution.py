@@ -18,7 +18,7 @@ from scrubjay.engine.array import Array
 from scrubjay.errors import InputError
 from scrubjay.interventions import Run, run
 from scrubjay.interventions.inputs import lengths, prepare
-from scrubjay.report.variant import bare, components, tail
+from scrubjay.reporting.variant import bare, components, tail
 
 Contrast = Callable[[torch.Tensor], torch.Tensor]
 ATTENTION_BIAS = "attention output biases"

@@ -8,21 +8,21 @@ import torch
 from scrubjay.capture.model import Model
 from scrubjay.claims.data import Dataset
 from scrubjay.interventions import run
-from scrubjay.report import brackets
-from scrubjay.report.attention import mean_patterns, reading
-from scrubjay.report.check import check_model
-from scrubjay.report.contribution import contributions
-from scrubjay.report.opened import Pair
-from scrubjay.report.part import Parts, resample_parts
-from scrubjay.report.patching import Patching, patching
-from scrubjay.report.sections.attention import bracket_attention
-from scrubjay.report.sections.checks import Score, checks
-from scrubjay.report.sections.contributions import class_contributions
-from scrubjay.report.sections.patching import PatchedKind, bracket_patching
-from scrubjay.report.sections.scrubbing import hypotheses, one_at_a_time
-from scrubjay.report.steps import Steps, Story, within
-from scrubjay.report.variant import components
-from scrubjay.report.words import Chapter
+from scrubjay.reporting import brackets
+from scrubjay.reporting.attention import mean_patterns, reading
+from scrubjay.reporting.check import check_model
+from scrubjay.reporting.contribution import contributions
+from scrubjay.reporting.opened import Pair
+from scrubjay.reporting.part import Parts, resample_parts
+from scrubjay.reporting.patching import Patching, patching
+from scrubjay.reporting.sections.attention import bracket_attention
+from scrubjay.reporting.sections.checks import Score, checks
+from scrubjay.reporting.sections.contributions import class_contributions
+from scrubjay.reporting.sections.patching import PatchedKind, bracket_patching
+from scrubjay.reporting.sections.scrubbing import hypotheses, one_at_a_time
+from scrubjay.reporting.steps import Steps, Story, within
+from scrubjay.reporting.variant import components
+from scrubjay.reporting.words import Chapter
 from scrubjay.scrubbing import scrub
 from scrubjay.scrubbing.scrub import cross_entropy
 from scrubjay.tasks import brackets as task

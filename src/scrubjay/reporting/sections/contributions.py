@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from scrubjay.report.contribution import Contributions
-from scrubjay.report.variant import part_name
-from scrubjay.report.words import Chapter, listed, share, size
+from scrubjay.reporting.contribution import Contributions
+from scrubjay.reporting.variant import part_name
+from scrubjay.reporting.words import Chapter, listed, share, size
 from scrubjay.viz import Figure, Section, bars
 
 AGREES = 1e-4

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scrubjay.report.attention import Patterns, Reading
-from scrubjay.report.words import Chapter, listed, share
+from scrubjay.reporting.attention import Patterns, Reading
+from scrubjay.reporting.words import Chapter, listed, share
 from scrubjay.viz import Detail, Figure, Section, heatmap
 from scrubjay.viz import attention as drawn
 

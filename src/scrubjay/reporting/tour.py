@@ -12,12 +12,12 @@ from pathlib import Path
 
 import scrubjay
 from scrubjay.errors import InputError
-from scrubjay.report.bracket_tour import bracket_chapters
-from scrubjay.report.file import check_writable, write_page
-from scrubjay.report.opened import Pair, open_pair
-from scrubjay.report.steps import Steps, silent
-from scrubjay.report.text_tour import text_chapters
-from scrubjay.report.words import Chapter
+from scrubjay.reporting.bracket_tour import bracket_chapters
+from scrubjay.reporting.file import check_writable, write_page
+from scrubjay.reporting.opened import Pair, open_pair
+from scrubjay.reporting.steps import Steps, silent
+from scrubjay.reporting.text_tour import text_chapters
+from scrubjay.reporting.words import Chapter
 from scrubjay.viz import page
 
 

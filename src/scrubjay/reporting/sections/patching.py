@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scrubjay.errors import InputError
-from scrubjay.report.patching import Patching
-from scrubjay.report.variant import bare, part_name
-from scrubjay.report.words import Chapter, share
+from scrubjay.reporting.patching import Patching
+from scrubjay.reporting.variant import bare, part_name
+from scrubjay.reporting.words import Chapter, share
 from scrubjay.viz import Figure, Section, heatmap
 
 

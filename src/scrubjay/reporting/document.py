@@ -14,9 +14,9 @@ from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.engine.array import Array
 from scrubjay.errors import InputError
 from scrubjay.interventions import Run
-from scrubjay.report.file import check_writable, write_page
-from scrubjay.report.sections.scrubbing import branch, scrub_row
-from scrubjay.report.words import Chapter
+from scrubjay.reporting.file import check_writable, write_page
+from scrubjay.reporting.sections.scrubbing import branch, scrub_row
+from scrubjay.reporting.words import Chapter
 from scrubjay.scrubbing import ScrubResult
 from scrubjay.viz import Detail, Figure, Markup, Section, attention, heatmap, page, recovered, table, tree
 

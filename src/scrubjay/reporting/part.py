@@ -16,7 +16,7 @@ from scrubjay.capture.model import Model
 from scrubjay.claims.data import Dataset, Feature
 from scrubjay.errors import InputError
 from scrubjay.interventions import replace, run
-from scrubjay.report.variant import Progress, outcomes
+from scrubjay.reporting.variant import Progress, outcomes
 from scrubjay.scrubbing.sample import agreeing
 from scrubjay.scrubbing.scrub import cross_entropy
 
@@ -89,7 +89,7 @@ def resample_parts(
     }
     drawn[None] = generator.integers(len(data), size=len(data))
     changes = [
-        replace(site, kept.values[site].as_tensor()[torch.from_numpy(drawn[name])].unsqueeze(1))
+        replace(site, kept.values[site].as_tensor()[torch.from_numpy(drawn[name])])
         for site in sites
         for name in names
     ]

@@ -16,7 +16,7 @@ import torch
 from scrubjay.capture.model import Model
 from scrubjay.errors import InputError
 from scrubjay.interventions import patch, run
-from scrubjay.report.variant import Progress, outcomes
+from scrubjay.reporting.variant import Progress, outcomes
 
 Metric = Callable[[torch.Tensor], torch.Tensor]
 LEAST_GAP = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scrubjay.report.words import Chapter
+from scrubjay.reporting.words import Chapter
 
 Steps = Callable[[str, int, int], None]
 """Called with what is being done, how many parts of it are done, and how many there are (0 where unknown)."""

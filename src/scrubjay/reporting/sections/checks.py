@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scrubjay.capture.model import Model
-from scrubjay.report.check import Check
-from scrubjay.report.words import Chapter, listed, share, size
+from scrubjay.reporting.check import Check
+from scrubjay.reporting.words import Chapter, listed, share, size
 from scrubjay.viz import Detail, Figure, Markup, Section, table
 
 
