@@ -44,7 +44,12 @@ class Block(nn.Module):
 
 
 def signature(**changes: Any) -> Signature:
-    given: dict[str, Any] = {"inputs": {"x": torch.ones(2, 4)}, "dynamic": {"x": ("batch", None)}, "pick": lambda result: result, **changes}
+    given: dict[str, Any] = {
+        "inputs": {"x": torch.ones(2, 4)},
+        "dynamic": {"x": ("batch", None)},
+        "pick": lambda result: result,
+        **changes,
+    }
     return Signature(**given)
 
 
@@ -96,7 +101,9 @@ module = nn.Sequential(nn.Linear(4, 3), nn.GELU(), nn.Linear(3, 2)).eval()
 cached(module, Signature({{"input": torch.ones(2, 4)}}, {{"input": ("batch", None)}}, lambda result: result), Path({str(tmp_path)!r}))
 """
     for turn, seed in (("first", "1"), ("again", "2")):
-        subprocess.run([sys.executable, "-W", "ignore", "-c", script, turn], check=True, env={"PYTHONHASHSEED": seed, "PATH": ""})
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script, turn], check=True, env={"PYTHONHASHSEED": seed, "PATH": ""}
+        )
     assert len([*tmp_path.iterdir()]) == 1
 
 
@@ -204,7 +211,16 @@ def test_values_that_functions_close_over_are_part_of_the_key() -> None:
     def times(number: float) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda x: act(x) * number
 
-    keys = [key(Reaching(each), signature()) for each in (times(2.0), times(3.0), times(2), functools.partial(torch.mul, other=2.0), functools.partial(torch.mul, other=3.0))]
+    keys = [
+        key(Reaching(each), signature())
+        for each in (
+            times(2.0),
+            times(3.0),
+            times(2),
+            functools.partial(torch.mul, other=2.0),
+            functools.partial(torch.mul, other=3.0),
+        )
+    ]
     assert None not in keys
     assert len({*keys}) == len(keys)
     assert keys[0] == key(Reaching(times(2.0)), signature())
@@ -353,7 +369,9 @@ class OwnType(nn.Module):
     ],
     ids=["numbers", "least", "infinite"],
 )
-def test_constants_of_the_models_own_type_are_not_rounded(tensor: Callable[[torch.dtype], torch.Tensor], dtype: torch.dtype) -> None:
+def test_constants_of_the_models_own_type_are_not_rounded(
+    tensor: Callable[[torch.dtype], torch.Tensor], dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     module = OwnType(tensor).eval()
     captured = capture(module, signature())
@@ -387,7 +405,11 @@ def test_a_model_of_transformers_is_found_again(tmp_path: Path, uncaptured: Call
     config = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=19, n_positions=32, bos_token_id=0, eos_token_id=0)
     opened = describe(GPT2LMHeadModel(copy.deepcopy(config)).eval())
     first = cached(opened.module, opened.signature, tmp_path, opened.facts)
-    for change in ({"layer_norm_epsilon": 0.1}, {"activation_function": "relu"}, {"scale_attn_by_inverse_layer_idx": True}):
+    for change in (
+        {"layer_norm_epsilon": 0.1},
+        {"activation_function": "relu"},
+        {"scale_attn_by_inverse_layer_idx": True},
+    ):
         other = describe(GPT2LMHeadModel(GPT2Config(**{**config.to_dict(), **change})).eval())
         assert key(other.module, other.signature, other.facts) != key(opened.module, opened.signature, opened.facts)
     uncaptured()

@@ -27,12 +27,19 @@ class Wrapped(nn.Module):
 
 
 def signature(**changes: Any) -> Signature:
-    given: dict[str, Any] = {"inputs": {"x": torch.randn(2, 4)}, "dynamic": {"x": ("batch", None)}, "pick": lambda result: result, **changes}
+    given: dict[str, Any] = {
+        "inputs": {"x": torch.randn(2, 4)},
+        "dynamic": {"x": ("batch", None)},
+        "pick": lambda result: result,
+        **changes,
+    }
     return Signature(**given)
 
 
 def test_training_mode_is_refused() -> None:
-    with pytest.raises(CaptureError, match=r"training mode, so dropout would be part of the circuit: call module.eval\(\) first"):
+    with pytest.raises(
+        CaptureError, match=r"training mode, so dropout would be part of the circuit: call module.eval\(\) first"
+    ):
         capture(Wrapped(torch.relu), signature())
     module = Wrapped(torch.relu).eval()
     module.layer.train()
@@ -41,7 +48,9 @@ def test_training_mode_is_refused() -> None:
 
 
 def test_control_flow_that_depends_on_data_is_refused() -> None:
-    with pytest.raises(CaptureError, match=r"control flow depends on the values of its input: replace `if tensor\.\.\.` by torch.where"):
+    with pytest.raises(
+        CaptureError, match=r"control flow depends on the values of its input: replace `if tensor\.\.\.` by torch.where"
+    ):
         capture(Wrapped(lambda x: x if x.sum() > 0 else -x).eval(), signature())
 
 
@@ -50,7 +59,9 @@ def test_a_size_that_depends_on_data_is_refused() -> None:
         capture(Wrapped(lambda x: x[x > 0]).eval(), signature())
 
 
-@pytest.mark.parametrize("function", [lambda x: x + torch.ones(2, 1), lambda x: x.reshape(2, 2, 2).sum((1, 2))], ids=["added", "reshaped"])
+@pytest.mark.parametrize(
+    "function", [lambda x: x + torch.ones(2, 1), lambda x: x.reshape(2, 2, 2).sum((1, 2))], ids=["added", "reshaped"]
+)
 def test_a_dimension_that_is_fixed_after_all_is_refused(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     with pytest.raises(CaptureError, match=r"a dimension named in `dynamic` is in truth fixed: leave it None there"):
         capture(Wrapped(function).eval(), signature())
@@ -103,7 +114,12 @@ def test_a_value_changed_in_place_is_captured() -> None:
 
 @pytest.mark.parametrize(
     ("result", "said"),
-    [(lambda x: {"logits": x}, "dict"), (lambda x: (x, x), "tuple"), (lambda _: 3.0, "float"), (lambda _: None, "NoneType")],
+    [
+        (lambda x: {"logits": x}, "dict"),
+        (lambda x: (x, x), "tuple"),
+        (lambda _: 3.0, "float"),
+        (lambda _: None, "NoneType"),
+    ],
     ids=["mapping", "tuple", "number", "nothing"],
 )
 def test_a_result_that_is_no_tensor_is_refused(result: Callable[[torch.Tensor], Any], said: str) -> None:
@@ -148,7 +164,9 @@ def test_arguments_that_do_not_fit_are_refused(inputs: Mapping[str, torch.Tensor
         capture(Wrapped(torch.relu).eval(), signature(inputs=inputs, dynamic=dict.fromkeys(inputs, ("batch", None))))
 
 
-@pytest.mark.parametrize("dynamic", [{}, {"x": ("batch",)}, {"x": ("batch", None), "y": ("batch",)}], ids=["none", "too few", "unknown"])
+@pytest.mark.parametrize(
+    "dynamic", [{}, {"x": ("batch",)}, {"x": ("batch", None), "y": ("batch",)}], ids=["none", "too few", "unknown"]
+)
 def test_dimensions_that_do_not_fit_the_inputs_are_refused(dynamic: Mapping[str, tuple[str | None, ...]]) -> None:
     with pytest.raises(CaptureError, match="dynamic"):
         capture(Wrapped(torch.relu).eval(), signature(dynamic=dynamic))

@@ -35,12 +35,21 @@ from scrubjay.capture.export import capture, store_of
 from scrubjay.engine.evaluate import evaluate
 from scrubjay.errors import CaptureError, LoadError
 
-GPT2 = GPT2Config(n_layer=2, n_head=2, n_embd=8, vocab_size=19, n_positions=32, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+GPT2 = GPT2Config(
+    n_layer=2, n_head=2, n_embd=8, vocab_size=19, n_positions=32, bos_token_id=0, eos_token_id=0, pad_token_id=0
+)
 LLAMA = LlamaConfig(
     num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, hidden_size=8, intermediate_size=12, vocab_size=19, max_position_embeddings=32,
     bos_token_id=0, eos_token_id=0,
 )  # fmt: skip
-BERT = BertConfig(num_hidden_layers=1, num_attention_heads=2, hidden_size=8, intermediate_size=12, vocab_size=19, max_position_embeddings=32)
+BERT = BertConfig(
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    hidden_size=8,
+    intermediate_size=12,
+    vocab_size=19,
+    max_position_embeddings=32,
+)
 
 
 def built(config: Any = GPT2, auto: Any = AutoModelForCausalLM) -> Any:
@@ -298,30 +307,63 @@ def without_weights(*parts: str) -> Callable[[Path], None]:
     return change
 
 
-SHARDS = {"transformer.wte.weight": "model-00001-of-00002.safetensors", "transformer.ln_f.bias": "model-00002-of-00002.safetensors"}
+SHARDS = {
+    "transformer.wte.weight": "model-00001-of-00002.safetensors",
+    "transformer.ln_f.bias": "model-00002-of-00002.safetensors",
+}
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no config": (remove("config.json"), r"has no config.json \(it holds generation_config.json, model.safetensors\).*save_pretrained"),
+    "no config": (
+        remove("config.json"),
+        r"has no config.json \(it holds generation_config.json, model.safetensors\).*save_pretrained",
+    ),
     "no weights": (remove("model.safetensors"), r"has no model.safetensors \(it holds config.json"),
-    "pickled weights": (pickled("pytorch_model.bin"), r"only as pytorch_model.bin: a pickle can run code.*safe_serialization=True"),
+    "pickled weights": (
+        pickled("pytorch_model.bin"),
+        r"only as pytorch_model.bin: a pickle can run code.*safe_serialization=True",
+    ),
     "torch file": (pickled("weights.pt"), r"only as weights.pt: a pickle"),
     "bare pickle": (pickled("weights.pkl"), r"only as weights.pkl: a pickle"),
     "cut in the middle": (cut(4000), r"model.safetensors \(4000 bytes\) is damaged or cut short"),
     "cut in the header": (cut(100), r"\(100 bytes\) is damaged or cut short"),
     "cut in the length": (cut(5), r"\(5 bytes\) is damaged or cut short"),
     "empty weights": (cut(0), r"\(0 bytes\) is damaged or cut short"),
-    "missing shard": (with_index({"weight_map": SHARDS}), r"lacks 1 of the 2 files that model.safetensors.index.json lists: model-00002-of-00002"),
-    "index outside": (with_index({"weight_map": {"a": "../model.safetensors"}}), r"lists '../model.safetensors', which is no safetensors file"),
-    "index of pickles": (with_index({"weight_map": {"a": "pytorch_model.bin"}}), r"lists 'pytorch_model.bin', which is no safetensors file"),
+    "missing shard": (
+        with_index({"weight_map": SHARDS}),
+        r"lacks 1 of the 2 files that model.safetensors.index.json lists: model-00002-of-00002",
+    ),
+    "index outside": (
+        with_index({"weight_map": {"a": "../model.safetensors"}}),
+        r"lists '../model.safetensors', which is no safetensors file",
+    ),
+    "index of pickles": (
+        with_index({"weight_map": {"a": "pytorch_model.bin"}}),
+        r"lists 'pytorch_model.bin', which is no safetensors file",
+    ),
     "index of nothing": (with_index([]), r"index .* cannot be read \(TypeError"),
-    "missing layer": (without_weights("h.1.", "ln_f"), r"lacks 14 weights that GPT2LMHeadModel needs: transformer.h.1.attn.c_attn.bias.* and 6 more. They would be random"),
-    "missing weight": (without_weights("ln_f.bias"), r"lacks 1 weights that GPT2LMHeadModel needs: transformer.ln_f.bias\. They"),
+    "missing layer": (
+        without_weights("h.1.", "ln_f"),
+        r"lacks 14 weights that GPT2LMHeadModel needs: transformer.h.1.attn.c_attn.bias.* and 6 more. They would be random",
+    ),
+    "missing weight": (
+        without_weights("ln_f.bias"),
+        r"lacks 1 weights that GPT2LMHeadModel needs: transformer.ln_f.bias\. They",
+    ),
     "other shape": (with_config(n_embd=16), r"weights have another shape than config.json says"),
     "more layers": (with_config(n_layer=3), r"lacks 12 weights"),
     "damaged config": (lambda folder: (folder / "config.json").write_text("{"), r"config.json cannot be used"),
-    "empty config": (lambda folder: (folder / "config.json").write_text("{}"), r"config.json cannot be used: ValueError.*load the module"),
+    "empty config": (
+        lambda folder: (folder / "config.json").write_text("{}"),
+        r"config.json cannot be used: ValueError.*load the module",
+    ),
     "unknown type": (with_config(model_type="mine"), r"config.json cannot be used"),
-    "own code": (with_config(model_type="mine", auto_map={"AutoConfig": "mine.Config"}), r"runs no code that comes with a checkpoint"),
-    "quantised": (with_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), r"is quantised"),
+    "own code": (
+        with_config(model_type="mine", auto_map={"AutoConfig": "mine.Config"}),
+        r"runs no code that comes with a checkpoint",
+    ),
+    "quantised": (
+        with_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        r"is quantised",
+    ),
     "adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}"), r"PEFT adapter.*merge_and_unload"),
 }
 
@@ -344,7 +386,9 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
         hub.open_source(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("source", ["./gone", "/no/such/folder", "~/no/such", "a/b/c", "gone.bin", Path("gone"), "..", "", "a b"])
+@pytest.mark.parametrize(
+    "source", ["./gone", "/no/such/folder", "~/no/such", "a/b/c", "gone.bin", Path("gone"), "..", "", "a b"]
+)
 def test_a_path_to_nothing_is_refused(source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = tmp_path / "empty" / "inner"
     empty.mkdir(parents=True)
@@ -356,7 +400,10 @@ def test_a_path_to_nothing_is_refused(source: str | Path, tmp_path: Path, monkey
 def test_a_hub_name_that_is_not_cached_is_refused_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(LoadError, match=r"'no-such-org/model' is no folder here, nothing of it was found in the local.*huggingface-cli download.*save_pretrained"):
+    with pytest.raises(
+        LoadError,
+        match=r"'no-such-org/model' is no folder here, nothing of it was found in the local.*huggingface-cli download.*save_pretrained",
+    ):
         hub.open_source("no-such-org/model")
 
 

@@ -497,8 +497,15 @@ def test_a_capture_has_the_modules_dimensions():
     assert {name: len(node.dims) for name, node in model.circuit.inputs.items()} == {"x": 3, "one": 3}
 
 
-def test_a_type_that_is_written_out_is_explained():
-    module = Called(lambda m, x: (x > 0).float() @ x.transpose(1, 2))
+def test_a_type_that_is_written_out_fixes_the_circuit_to_it():
+    module = Called(lambda m, x: (x > 0).float() @ x.transpose(1, 2)).eval()
+    model = sj.load(module, inputs=given(2, 12, ids=False), dynamic={"x": ("batch", "query", None)}, cache=None)
+    tensors = given(3, 7, ids=False)
+    assert torch.equal(sj.run(model, tensors).output, module(**tensors))
+
+
+def test_a_type_that_is_not_the_modules_own_is_explained():
+    module = Called(lambda m, x: (x > 0).half() @ x.transpose(1, 2))
     with pytest.raises(CaptureError, match=r"tensors of a type written out in its code.*write `mask\.to\(x\.dtype\)`"):
         sj.load(module.eval(), inputs=given(2, 12, ids=False), dynamic={"x": ("batch", "query", None)}, cache=None)
 

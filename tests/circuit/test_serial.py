@@ -31,11 +31,11 @@ from scrubjay.circuit.ops import (
     Iota,
     Map,
     Merge,
-    Repeat,
     Multiply,
     Narrow,
     Opaque,
     Relabel,
+    Repeat,
     Split,
     Weight,
 )

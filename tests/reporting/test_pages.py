@@ -7,7 +7,6 @@ import json
 import os
 import re
 from html.parser import HTMLParser
-from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +105,7 @@ def test_hostile_tokens_and_names_are_shown_and_never_run(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
 
-    words = {f"{HOSTILE if number < 50 else 'w'}{number}": number for number in range(101)}
+    words = {f"{HOSTILE if number < 50 else 'w'}{number}": number for number in range(100)}
     fast = Tokenizer(models.WordLevel({**words, "<b>": 100}, unk_token="<b>"))
     fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     folder = tmp_path / "<i>name"
@@ -150,11 +149,7 @@ def test_report_shows_any_mix(model, tmp_path):
     assert result.fingerprint in text
 
 
-def test_report_is_a_verb_however_it_was_imported(tmp_path):
-    import scrubjay.reporting  # noqa: PLC0415 - importing the package puts it where the verb is
-
-    verb: Any = scrubjay.reporting
-    assert verb(tmp_path / "one.html", "text").is_file()
+def test_report_is_a_verb(tmp_path):
     assert sj.report(tmp_path / "two.html", "text").is_file()
 
 

@@ -47,12 +47,12 @@ def _gelu_tanh(value: torch.Tensor) -> torch.Tensor:
     return F.gelu(value, approximate="tanh")
 
 
-def _softplus(value: torch.Tensor, beta: float, threshold: float) -> torch.Tensor:
-    return F.softplus(value, beta, threshold)
+def _softplus(value: torch.Tensor | float, beta: float, threshold: float) -> torch.Tensor:
+    return F.softplus(torch.as_tensor(value), beta, threshold)
 
 
-def _leaky_relu(value: torch.Tensor, slope: float) -> torch.Tensor:
-    return F.leaky_relu(value, slope)
+def _leaky_relu(value: torch.Tensor | float, slope: float) -> torch.Tensor:
+    return F.leaky_relu(torch.as_tensor(value), slope)
 
 
 _BINARY: dict[str, Any] = {

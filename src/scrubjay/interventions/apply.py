@@ -195,6 +195,7 @@ def _projected_out(old: Node, directions: torch.Tensor, shelf: _Shelf, change: I
 def _by_position(model: Model, table: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
     """Read a table with the axis `position` (real tokens counted from the first) at each place of the rows."""
     sizes = {axis.name: axis.size for axis in old.axes}
+    _check_axes(table.names, {"batch", "position"}, old, change)
     if "position" not in table.names:
         return shelf.array(table, {**sizes, "batch": "batch"})
     if "query" not in old.axis_names:
@@ -211,9 +212,12 @@ def _by_position(model: Model, table: Array, old: Node, shelf: _Shelf, change: I
 
 
 def _fitting(value: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
-    sizes = {axis.name: axis.size for axis in old.axes}
-    if extra := set(value.names) - set(sizes):
-        raise InputError(
-            f"{change!r}: the patch has the axes {value.names}; the value lacks {', '.join(sorted(extra))}"
-        )
-    return shelf.array(value, sizes)
+    _check_axes(value.names, set(), old, change)
+    return shelf.array(value, {axis.name: axis.size for axis in old.axes})
+
+
+def _check_axes(names: Sequence[str], beside: set[str], old: Node, change: Intervention) -> None:
+    """Refuse a value of other inputs that has axes which the value it replaces lacks."""
+    if extra := set(names) - old.axis_names - beside:
+        why = "; an earlier intervention gave each head of a group a copy of its own: change them by head (H*)" if "kv" in extra else ""
+        raise InputError(f"{change!r}: the new value has the axes {tuple(names)}; the old one lacks {', '.join(sorted(extra))}{why}")

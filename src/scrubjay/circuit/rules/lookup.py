@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from scrubjay.circuit.graph import rebuild, topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Constant, Gather, Index, Input, Iota, Weight
+from scrubjay.circuit.ops import Constant, Custom, Gather, Index, Input, Iota, Opaque, Weight
 
 
 def gathers_up(roots: Sequence[Node], axis: str = "row") -> dict[Node, Node]:
@@ -40,6 +40,8 @@ def gathers_up(roots: Sequence[Node], axis: str = "row") -> dict[Node, Node]:
             return plain
         if node.acts_along & (ours | {axis}) or any(name in item.source.axis_names for item in looked for name in ours):
             return plain
+        if isinstance(node, Opaque | Custom) or len({item.source.size(axis) for item in looked}) > 1:
+            return plain  # an operation whose layout is fixed takes no further axis; rows of two data sets are not walked together
         inner = node.with_operands(
             [item.source if isinstance(item, Gather) and item in looked else item for item in operands]
         )
