@@ -68,6 +68,11 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Let runs, scrub results and hypotheses draw themselves in a notebook: `%load_ext scrubjay`."""
+    import_module("scrubjay.reporting.notebook").register(shell)
+
+
 def __dir__() -> list[str]:
     """List the public names."""
     return sorted([*__all__, "__version__"])

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,3 +235,23 @@ def test_random_rows_need_no_text(model):
     assert torch.equal(one.inputs["input_ids"], texts_of(small, (), seed=0)[0].inputs["input_ids"])
     with pytest.raises(InputError, match="at most 48"):
         texts_of(small, [" ".join(["1"] * 60)], seed=0)
+
+
+# --- notebooks -------------------------------------------------------------------------------------------------------
+
+
+def test_values_draw_themselves_in_a_notebook():
+    class Formatter(dict):
+        def for_type(self, kind, draw):
+            self[kind] = draw
+
+    formatter = Formatter()
+    sj.load_ipython_extension(SimpleNamespace(display_formatter=SimpleNamespace(formatters={"text/html": formatter})))
+    _, model = captured("gpt2")
+    made = sj.Hypothesis("<b>named</b>")
+    made.node("output", "logits@END").reads("head", "L1.H0.out@END", None)
+    for value in (sj.run(model, [[1, 2, 3]], keep=["L0.attn.pattern"]), made, sj.Hypothesis("empty")):
+        html = formatter[type(value)](value)
+        assert "<style>" in html
+        assert "<b>" not in html
+        assert "http:" not in html.replace("http://www.w3.org/2000/svg", "")

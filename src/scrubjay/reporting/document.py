@@ -48,10 +48,11 @@ def report(path: str | PathLike[str], *values: Shown, title: str = "Report") -> 
     if not values:
         raise InputError("a report of nothing was asked for: give at least one run, result, hypothesis, figure or text")
     check_writable(path)
-    return write_page(path, page(title, _sections(values), facts=_facts(values)))
+    return write_page(path, page(title, sections_of(values), facts=_facts(values)))
 
 
-def _sections(values: tuple[Shown, ...]) -> list[Section]:
+def sections_of(values: tuple[Shown, ...]) -> list[Section]:
+    """Return the sections that show the values, in order."""
     made: list[Section] = []
     loose: list[Figure | Markup | str] = []
     scrubs: list[ScrubResult] = []

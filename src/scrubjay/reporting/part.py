@@ -89,9 +89,7 @@ def resample_parts(
     }
     drawn[None] = generator.integers(len(data), size=len(data))
     changes = [
-        replace(site, kept.values[site].as_tensor()[torch.from_numpy(drawn[name])])
-        for site in sites
-        for name in names
+        replace(site, kept.values[site].as_tensor()[torch.from_numpy(drawn[name])]) for site in sites for name in names
     ]
     made = outcomes(model, data, changes, progress)
     losses = np.stack([cross_entropy(one, labels).numpy() for one in made]).reshape(len(sites), len(names), len(data))

@@ -191,6 +191,8 @@ def _map(growing: _Growing) -> Grown:
     source = growing.node()
     bound = growing.bounds[source]
     op = str(growing.one(("sin", "tanh", "sigmoid", "relu", "abs", "gelu", "silu", "leaky_relu")))
+    if not source.axes and op in ("gelu", "silu", "leaky_relu"):
+        return None  # the number may be whole, for which these are not defined
     made = Map(op, (source,), (0.25,) if op == "leaky_relu" else ())
     return made, 1.0 if op in ("sin", "tanh", "sigmoid") else bound
 

@@ -160,7 +160,7 @@ class Transformer(nn.Module):
         allowed = (attention_mask != 0)[:, None, None, :]  # (batch, 1, 1, key)
         if self.config.direction == "causal":
             allowed = allowed & (places[None, :] <= places[:, None])
-        return torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype)
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 class Block(nn.Module):
