@@ -66,7 +66,14 @@ EXAMPLES: dict[type[Node], Node] = {
     Map: Map("softplus", (X,), (1, 20.0)),
     Along: Along("rms", X, ("model",), (1e-5,)),
     Custom: Custom("model", "probe", X, ("model", "batch", "query")),
-    Opaque: Opaque("aten.sort.default", (X,), (((BATCH,), (), (QUERY, MODEL)),), '[[{"operand": 0}], {}]', 1, ((BATCH,), (QUERY, MODEL))),
+    Opaque: Opaque(
+        "aten.sort.default",
+        (X,),
+        (((BATCH,), (), (QUERY, MODEL)),),
+        '[[{"operand": 0}], {}]',
+        1,
+        ((BATCH,), (QUERY, MODEL)),
+    ),
 }
 
 
@@ -87,7 +94,9 @@ def test_every_kind_reads_back_as_itself(kind: type[Node]) -> None:
     assert again(EXAMPLES[kind]) is EXAMPLES[kind]
 
 
-@pytest.mark.parametrize("value", [0, 1, True, False, 1.0, 0.0, -0.0, 0.1, 5e-324, 1e308, math.inf, -math.inf, math.nan, 2**70, "min", "max"])
+@pytest.mark.parametrize(
+    "value", [0, 1, True, False, 1.0, 0.0, -0.0, 0.1, 5e-324, 1e308, math.inf, -math.inf, math.nan, 2**70, "min", "max"]
+)
 def test_numbers_keep_their_type_and_bits(value: float) -> None:
     made = again(Constant(value))
     assert made is Constant(value)
@@ -103,7 +112,9 @@ def test_parameters_keep_their_type() -> None:
 
 def test_everything_but_the_nodes_is_kept() -> None:
     double = Multiply((X, Constant(2)))
-    old = Circuit({"output": Add((double, X)), "twice": double}, {"L0.mlp.in": X, "é*": AT}, {"L1.H0": "fold"}, ("fold", "exact"))
+    old = Circuit(
+        {"output": Add((double, X)), "twice": double}, {"L0.mlp.in": X, "é*": AT}, {"L1.H0": "fold"}, ("fold", "exact")
+    )
     new = from_json(stored(old), {})
     assert new.roots == old.roots
     assert list(new.roots) == list(old.roots)
@@ -121,7 +132,9 @@ def test_a_long_chain_is_read_without_recursion() -> None:
 def test_sources_are_given_their_names_here() -> None:
     text = stored(Circuit({"output": Weight("local-17", "w", ())}))
     assert from_json(text, {"local-17": "sha256:0"}).roots["output"] is Weight("sha256:0", "w", ())
-    with pytest.raises(CircuitError, match=r"Weight 'w' is in the store 'local-17'.*told of 'model'.*token is refused elsewhere"):
+    with pytest.raises(
+        CircuitError, match=r"Weight 'w' is in the store 'local-17'.*told of 'model'.*token is refused elsewhere"
+    ):
         from_json(text, {"model": "model"})
 
 

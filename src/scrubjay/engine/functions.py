@@ -12,17 +12,22 @@ from torch.nn import functional as F
 from scrubjay.engine.array import Array
 
 
-def _tensors(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return the function with bare numbers turned into tensors of the other operand's type (as Python numbers count)."""
+def _tensors(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor | float]:
+    """Return the function with bare numbers turned into tensors of the other operand's type (as Python numbers count).
 
-    def wrapped(*items: Any) -> torch.Tensor:
+    Of bare numbers alone it gives a bare number, found in 64 bits.
+    """
+
+    def wrapped(*items: Any) -> torch.Tensor | float:
         like = next((item for item in items if isinstance(item, torch.Tensor)), None)
+        if like is None:
+            found = function(*map(torch.tensor, items))
+            wide = [torch.tensor(item, dtype=torch.float64) for item in items]
+            return (function(*wide) if found.is_floating_point() else found).item()
         made: list[torch.Tensor] = []
         for item in items:
             if isinstance(item, torch.Tensor):
                 made.append(item)
-            elif like is None:
-                made.append(torch.tensor(item))
             else:
                 kind = torch.result_type(like, item)
                 made.append(torch.tensor(item, dtype=kind, device=like.device))

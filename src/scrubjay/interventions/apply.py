@@ -219,5 +219,11 @@ def _fitting(value: Array, old: Node, shelf: _Shelf, change: Intervention) -> No
 def _check_axes(names: Sequence[str], beside: set[str], old: Node, change: Intervention) -> None:
     """Refuse a value of other inputs that has axes which the value it replaces lacks."""
     if extra := set(names) - old.axis_names - beside:
-        why = "; an earlier intervention gave each head of a group a copy of its own: change them by head (H*)" if "kv" in extra else ""
-        raise InputError(f"{change!r}: the new value has the axes {tuple(names)}; the old one lacks {', '.join(sorted(extra))}{why}")
+        why = (
+            "; an earlier intervention gave each head of a group a copy of its own: change them by head (H*)"
+            if "kv" in extra
+            else ""
+        )
+        raise InputError(
+            f"{change!r}: the new value has the axes {tuple(names)}; the old one lacks {', '.join(sorted(extra))}{why}"
+        )

@@ -125,7 +125,9 @@ class _Builder:
                 raise HypothesisError(f"claim {item.name!r}: {error}") from error
             other = seen.setdefault(spot, item)
             if other is not item:
-                raise HypothesisError(f"claims {other.name!r} and {item.name!r} are about one place: {other.site} is {item.site}; keep one")
+                raise HypothesisError(
+                    f"claims {other.name!r} and {item.name!r} are about one place: {other.site} is {item.site}; keep one"
+                )
 
     def _checked(self, node: Node, made: list[tuple[Claim, Node]]) -> Node:
         """Return a claim's value; refuse a claim below it whose value another one has replaced altogether."""

@@ -163,7 +163,12 @@ def _agree(nodes: Sequence[Node]) -> bool:
 def _agree_but(nodes: Sequence[Node], left_out: Sequence[str]) -> bool:
     """Tell whether no axis has two sizes among the nodes, each without one axis of its own."""
     sizes: dict[str, int | str] = {}
-    pairs = [(axis.name, axis.size) for node, out in zip(nodes, left_out, strict=True) for axis in node.axes if axis.name != out]
+    pairs = [
+        (axis.name, axis.size)
+        for node, out in zip(nodes, left_out, strict=True)
+        for axis in node.axes
+        if axis.name != out
+    ]
     return all(sizes.setdefault(name, size) == size for name, size in pairs)
 
 
@@ -264,7 +269,12 @@ def _concat(growing: _Growing) -> Grown:
 def _gather(growing: _Growing) -> Grown:
     source = growing.node()
     axis = growing.numbered(source)
-    if axis is None or axis[1] not in PLACES or axis[0] in PLACES[axis[1]].axis_names or not _agree([source, PLACES[axis[1]]]):
+    if (
+        axis is None
+        or axis[1] not in PLACES
+        or axis[0] in PLACES[axis[1]].axis_names
+        or not _agree([source, PLACES[axis[1]]])
+    ):
         return None
     return Gather(source, axis[0], PLACES[axis[1]]), growing.bounds[source]
 

@@ -14,7 +14,7 @@ from torch.fx import Node as FxNode
 
 from scrubjay.capture.lift.call import Call, dtype_name
 from scrubjay.capture.lift.einsum import einsum
-from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, atoms, as_factor
+from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, as_factor, atoms
 from scrubjay.capture.lift.proto import Names, Proto, Value, materialised, whole
 from scrubjay.capture.lift.table_arithmetic import ARITHMETIC
 from scrubjay.capture.lift.table_layout import LAYOUT
