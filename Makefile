@@ -16,7 +16,7 @@ help:
 	@echo "make demo    install, then the tour: a claim about a small model, scrubbed, and a report to open"
 	@echo "make test    install with development tools, then every test that needs no network and no accelerator"
 	@echo "make check   format, lint, types, layers, sizes, and the examples in the documentation"
-	@echo "make bench   timings (writes benchmarks.json)"
+	@echo "make bench   timings: capture, runs beside the module's own, imports, a scrub"
 	@echo "make clean   remove the environment and everything generated"
 
 demo: $(VENV)/.installed
@@ -34,11 +34,10 @@ check: $(VENV)/.installed-dev
 	$(PYTEST) -n 2 -q tests/test_shape.py docs README.md CONTRIBUTING.md
 
 bench: $(VENV)/.installed-dev
-	@test -d benchmarks || { echo "there is no folder benchmarks/ yet, so nothing to time"; exit 1; }
-	$(BIN)/python -m pytest -n 0 benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks.json
+	$(BIN)/python benchmarks/figures.py
 
 clean:
-	rm -rf .venv .ci-venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks benchmarks.json
+	rm -rf .venv .ci-venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf build dist out report.html
 	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -40,7 +40,9 @@ def _cast(value: Any, dtype: torch.dtype) -> torch.Tensor:
     return value.to(dtype) if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=dtype)
 
 
-def _where(condition: Any, yes: Any, no: Any) -> torch.Tensor:
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    if not any(isinstance(item, torch.Tensor) for item in (condition, yes, no)):
+        return yes if condition else no
     return torch.where(torch.as_tensor(condition), yes, no)
 
 
