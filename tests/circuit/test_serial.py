@@ -25,6 +25,7 @@ from scrubjay.circuit.ops import (
     Constant,
     Custom,
     Einsum,
+    Experts,
     Gather,
     Index,
     Input,
@@ -34,6 +35,7 @@ from scrubjay.circuit.ops import (
     Multiply,
     Narrow,
     Opaque,
+    Order,
     Relabel,
     Repeat,
     Split,
@@ -64,6 +66,10 @@ EXAMPLES: dict[type[Node], Node] = {
     Repeat: Repeat(X, (Axis("head", 2),)),
     Merge: Merge(X, ("model", "query"), Axis("flat", "4*query + 4")),
     Map: Map("softplus", (X,), (1, 20.0)),
+    Experts: Experts(
+        X, Weight("model", "e", ((Axis("expert", 3),), (MODEL,), (Axis("hidden", 2),))), "expert", AT, ("model",)
+    ),
+    Order: Order(X, "model", Axis("first", 2), "places", False, "sort"),
     Along: Along("rms", X, ("model",), (1e-5,)),
     Custom: Custom("model", "probe", X, ("model", "batch", "query")),
     Opaque: Opaque(

@@ -66,3 +66,24 @@ def in_order(axes: Iterable[Axis]) -> tuple[Axis, ...]:
 def names(axes: Iterable[Axis]) -> frozenset[str]:
     """Return the names alone, as a set."""
     return frozenset(axis.name for axis in axes)
+
+
+_FIRST = ("row", "sample", "batch")
+_HEADS = ("kv", "group", "head")
+
+
+def as_shown(names: Iterable[str]) -> tuple[str, ...]:
+    """Return axis names in the order that values are shown in, the one TransformerLens users expect.
+
+    (batch, head, query, key) where keys take part, else (batch, query, head, d_head) and (batch, query, model).
+
+    >>> as_shown({"d_head", "head", "query", "batch"}), as_shown({"key", "query", "head", "batch"})
+    (('batch', 'query', 'head', 'd_head'), ('batch', 'head', 'query', 'key'))
+    """
+    found = set(names)
+    heads = [name for name in _HEADS if name in found]
+    places = [name for name in ("position", "query", "key") if name in found]
+    middle = [*heads, *places] if "key" in found else [*places, *heads]
+    first = [name for name in _FIRST if name in found]
+    rest = [name for name in GLOSSARY if name in found and name not in (*first, *middle)]
+    return (*first, *middle, *rest, *sorted(found - {*first, *middle, *rest}))

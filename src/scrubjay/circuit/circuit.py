@@ -1,7 +1,7 @@
 """A circuit: named results, and a table from address to node kept outside the nodes.
 
-Rewrites make new circuits. The table is carried over by every rewrite; an address whose node is gone remembers which
-rewrite removed it.
+Rewrites make new circuits. The table is carried over by every rewrite; an address that no result reads any more since
+some rewrite can still be read, and remembers that rewrite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cached_property
 
 from scrubjay.circuit.graph import substitute, topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Input, Map, Weight
+from scrubjay.circuit.ops import Input, Map, Opaque, Weight
 from scrubjay.errors import AddressError, CircuitError, near
 
 
@@ -25,11 +25,17 @@ def is_note(address: str) -> bool:
     return address.rpartition(".")[2].startswith("_") or address.startswith("_")
 
 
+def layout_note(result: str) -> str:
+    """Return the table's name for the note on how a result's dimensions lie in the module's own tensor."""
+    return f"_out.{result}"
+
+
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """Named results (`roots`) and named places (`table`: address text -> node) of one expression graph.
 
-    `removed` maps an address that a rewrite took away to the name of that rewrite; `history` lists the rewrites.
+    `removed` maps an address that results depended on until a rewrite cut it off to the name of that rewrite: its value can
+    still be read, and a change of it would change nothing. `history` lists the rewrites.
     """
 
     roots: Mapping[str, Node]
@@ -72,12 +78,35 @@ class Circuit:
         """Return the circuit with each key of `changes` replaced by its value everywhere; `name` goes into the history."""
         everything = [*self.roots.values(), *self.table.values()]
         made = substitute(everything, changes)
-        return Circuit(
+        new = Circuit(
             {key: made[node] for key, node in self.roots.items()},
             {address: made[node] for address, node in self.table.items()},
-            self.removed,
-            (*self.history, name),
+            history=(*self.history, name),
         )
+        return replace(new, removed=self._cut_off(new, name))
+
+    def _cut_off(self, new: Circuit, name: str) -> dict[str, str]:
+        """Return the addresses that a new circuit's results do not depend on, and those of this one or an earlier one did."""
+        before, after = set(self.nodes), set(new.nodes)
+        gone = [address for address, node in new.table.items() if node not in after and not is_note(address)]
+        cut = {
+            address: self.removed.get(address, name)
+            for address in gone
+            if address in self.removed or self.table[address] in before
+        }
+        return {**{address: old for address, old in self.removed.items() if address not in new.table}, **cut}
+
+    def layout(self, result: str) -> tuple[str | None, ...]:
+        """Return the axis of each dimension of a result as the captured module gives it; `None` is a dimension of size 1."""
+        note = self.table.get(layout_note(result))
+        if isinstance(note, Opaque):
+            return tuple(dim[0].name if dim else None for dim in note.dims)
+        return tuple(axis.name for axis in self.roots[result].axes)
+
+    def mapped(self, made: Mapping[Node, Node]) -> Circuit:
+        """Return the circuit with every result and place as `made` gives it: what a rule returned for all of them."""
+        roots = {name: made[node] for name, node in self.roots.items()}
+        return replace(self, roots=roots, table={address: made[node] for address, node in self.table.items()})
 
     def with_table(self, table: Mapping[str, Node]) -> Circuit:
         """Return the circuit with another address table."""

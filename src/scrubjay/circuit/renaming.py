@@ -15,6 +15,7 @@ from scrubjay.circuit.ops import (
     Constant,
     Custom,
     Einsum,
+    Experts,
     Gather,
     Index,
     Input,
@@ -24,6 +25,7 @@ from scrubjay.circuit.ops import (
     Multiply,
     Narrow,
     Opaque,
+    Order,
     Relabel,
     Repeat,
     Split,
@@ -61,6 +63,12 @@ RENAMERS: dict[type[Node], _Renamer] = {
     Constant: _same,
     Iota: lambda node, _, rename: Iota(_axis(node.axis, rename)),
     Einsum: lambda node, ops, rename: Einsum(ops, tuple(sorted(_names(node.summed, rename)))),
+    Experts: lambda node, ops, rename: Experts(
+        ops[0], ops[1], rename(node.axis), ops[2], tuple(sorted(_names(node.summed, rename)))
+    ),
+    Order: lambda node, ops, rename: Order(
+        ops[0], rename(node.axis), _axis(node.to, rename), node.result, node.greatest, node.how
+    ),
     Add: _same,
     Multiply: _same,
     Map: _same,

@@ -393,6 +393,12 @@ WORDS: dict[type[Node], Callable[[Any, Names], str]] = {
     ops.Narrow: _narrow,
     ops.Concat: lambda node, operands: f"{', '.join(operands)} joined along {', '.join(node.along)} into {node.to}",
     ops.Gather: lambda node, operands: f"gather {node.axis} of {operands[0]} at {operands[1]}",
+    ops.Experts: lambda node, operands: (
+        f"{operands[0]} through {operands[1]}, {node.axis} chosen by {operands[2]}, summed over {', '.join(node.summed)}"
+    ),
+    ops.Order: lambda node, operands: (
+        f"{node.result} of the {'greatest' if node.greatest else 'least'} along {node.axis} of {operands[0]} as {node.to}, by {node.how}"
+    ),
     ops.Relabel: lambda node, operands: f"{operands[0]} with {', '.join(f'{old} as {new}' for old, new in node.pairs)}",
     ops.Split: lambda node, operands: f"{operands[0]} with {node.axis} split into {' '.join(map(str, node.into))}",
     ops.Merge: lambda node, operands: f"{operands[0]} with {' '.join(node.merged)} merged into {node.to}",
@@ -463,12 +469,11 @@ def _notes(circuit: Circuit, page: _Page, *, whole: bool) -> list[str]:
         notes.append(
             f"{_count(page.left_out, 'more node')} not printed: narrow it with focus= and depth=, or raise most="
         )
-    if whole and page.unread:
-        notes.append(f"no result depends on: {', '.join(page.unread)}")
-    if whole and circuit.removed:
-        notes.append(
-            f"removed: {', '.join(f'{address} (by {rewrite})' for address, rewrite in circuit.removed.items())}"
-        )
+    if whole and (never := [address for address in page.unread if address not in circuit.removed]):
+        notes.append(f"no result depends on: {', '.join(never)}")
+    for rewrite in dict.fromkeys(circuit.removed.values() if whole else ()):
+        gone = [address for address, by in circuit.removed.items() if by == rewrite]
+        notes.append(f"no result depends any more, since {rewrite}, on: {', '.join(gone)}")
     return notes
 
 

@@ -46,6 +46,11 @@ class Array:
         found = self.laid(order)
         return found if isinstance(found, torch.Tensor) else torch.tensor(found)
 
+    def in_dims(self, dims: Sequence[str | None]) -> torch.Tensor:
+        """Return the tensor with one dimension for each of `dims`; `None` is a dimension of size 1."""
+        found = self.laid([name if name is not None else f"{place}." for place, name in enumerate(dims)])
+        return found if isinstance(found, torch.Tensor) else torch.tensor(found)
+
     def as_tensor(self, like: torch.device | None = None) -> torch.Tensor:
         """Return the tensor; a bare number becomes one."""
         return self.tensor if isinstance(self.tensor, torch.Tensor) else torch.tensor(self.tensor, device=like)

@@ -12,6 +12,14 @@ import torch
 from scrubjay.errors import EvaluationError
 from scrubjay.evidence.digest import digest_array
 
+SIZE_FUNCTIONS: Mapping[str, Callable[..., int]] = {
+    **dict.fromkeys(("Mod", "PythonMod"), int.__mod__),
+    **dict.fromkeys(("FloorDiv", "CleanDiv"), int.__floordiv__),
+    **dict.fromkeys(("Min", "min"), min),
+    **dict.fromkeys(("Max", "max"), max),
+}
+"""Functions that sizes are written with, as torch prints them."""
+
 
 class Store(Protocol):
     """A place where weights are found by name."""
@@ -88,7 +96,7 @@ class Context:
         return self.model_dtype() if name == "model" else getattr(torch, name)
 
     def size(self, size: int | str) -> int:
-        """Return a size as a number: a symbol, or an expression of symbols, +, -, * and numbers."""
+        """Return a size as a number: a symbol, or an expression of symbols and numbers."""
         if isinstance(size, int):
             return size
         if size in self.sizes:
@@ -96,7 +104,7 @@ class Context:
         return self._value(ast.parse(size, mode="eval").body, size)
 
     def _value(self, part: ast.expr, whole: str) -> int:
-        """Return the value of an expression of symbols, whole numbers, +, - and *."""
+        """Return the value of an expression of symbols, whole numbers, +, -, *, //, % and the functions of sizes."""
         match part:
             case ast.Constant(value=int(number)):
                 return number
@@ -107,5 +115,10 @@ class Context:
             case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() as op, right=right):
                 one, two = self._value(left, whole), self._value(right, whole)
                 return one + two if isinstance(op, ast.Add) else one - two if isinstance(op, ast.Sub) else one * two
+            case ast.BinOp(left=left, op=ast.FloorDiv() | ast.Mod() as op, right=right):
+                one, two = self._value(left, whole), self._value(right, whole)
+                return one // two if isinstance(op, ast.FloorDiv) else one % two
+            case ast.Call(func=ast.Name(id=name), args=parts) if name in SIZE_FUNCTIONS:
+                return SIZE_FUNCTIONS[name](*(self._value(one, whole) for one in parts))
             case _:
                 raise EvaluationError(f"the size {whole!r} is not known in this run; known: {dict(self.sizes)}")

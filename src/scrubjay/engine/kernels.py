@@ -18,6 +18,7 @@ from scrubjay.circuit.ops import (
     Constant,
     Custom,
     Einsum,
+    Experts,
     Gather,
     Index,
     Input,
@@ -27,11 +28,13 @@ from scrubjay.circuit.ops import (
     Multiply,
     Narrow,
     Opaque,
+    Order,
     Relabel,
     Repeat,
     Split,
     Weight,
 )  # fmt: skip
+from scrubjay.engine import choosing
 from scrubjay.engine.array import Array, spread, union
 from scrubjay.engine.context import Context
 from scrubjay.engine.contraction import contract
@@ -257,5 +260,5 @@ def _aten(op: str) -> Any:
 KERNELS: dict[type[Node], Kernel] = {
     Input: _input, Weight: _weight, Constant: _constant, Iota: _iota, Einsum: _einsum, Add: _add, Multiply: _multiply,
     Index: _index, Narrow: _narrow, Concat: _concat, Gather: _gather, Relabel: _relabel, Split: _split, Merge: _merge, Repeat: _repeat,
-    Map: _map, Along: _along, Opaque: _opaque, Custom: _custom,
+    Map: _map, Along: _along, Opaque: _opaque, Experts: choosing.experts, Order: choosing.order, Custom: _custom,
 }  # fmt: skip

@@ -23,6 +23,7 @@ from scrubjay.circuit.ops import (
     Concat,
     Constant,
     Einsum,
+    Experts,
     Gather,
     Index,
     Input,
@@ -31,6 +32,7 @@ from scrubjay.circuit.ops import (
     Merge,
     Multiply,
     Narrow,
+    Order,
     Relabel,
     Split,
     Weight,
@@ -128,7 +130,7 @@ def _filled(circuit: Circuit, sizes: Mapping[str, int], random: np.random.Genera
     """Draw arrays for the leaves of the roots and of the table."""
     inputs: dict[str, np.ndarray] = {}
     weights: dict[str, np.ndarray] = {}
-    for leaf in (*LEAVES, *PLACES.values()):
+    for leaf in (*LEAVES, *EXPERTS.values(), *PLACES.values()):
         if isinstance(leaf, Input):
             shape = [axis.size if isinstance(axis.size, int) else sizes[axis.size] for axis in leaf.dims]
             if leaf.dtype == "int64":
@@ -150,6 +152,11 @@ LEAVES: tuple[Node, ...] = (
     Constant(2),
     Input("x", (BATCH, QUERY, MODEL)),
 )
+EXPERTS = {
+    size: Weight(SOURCE, f"{size} experts", ((Axis("expert", size),), (MODEL,), (Axis("made", 2),))) for size in (2, 3)
+}
+"""Stacks of matrices that `place of 2` and `place of 3` choose from."""
+
 PLACES = {size: Input(f"place of {size}", (BATCH, QUERY), "int64") for size in (2, 3, 4, 5)}
 """For each size of an axis, an input of places along it."""
 
@@ -279,6 +286,25 @@ def _gather(growing: _Growing) -> Grown:
     return Gather(source, axis[0], PLACES[axis[1]]), growing.bounds[source]
 
 
+def _experts(growing: _Growing) -> Grown:
+    source, (name, size) = growing.node(), growing.one([*PLACES.items()])
+    if name not in (2, 3) or "model" not in source.axis_names or not _agree([source, size, EXPERTS[name]]):
+        return None
+    if source.axis_names & (EXPERTS[name].axis_names - {"model"}):
+        return None
+    return Experts(source, EXPERTS[name], "expert", size, ("model",)), 4 * 2 * growing.bounds[source]
+
+
+def _order(growing: _Growing) -> Grown:
+    source = growing.node()
+    axis = growing.numbered(source)
+    if axis is None or "ranked" in source.axis_names:
+        return None
+    to = Axis("ranked", growing.draw(st.integers(1, axis[1])))
+    how = str(growing.one(("topk", "topk_unsorted", "sort")))
+    return Order(source, axis[0], to, "values", growing.draw(st.booleans()), how), growing.bounds[source]
+
+
 def _relabel(growing: _Growing) -> Grown:
     source = growing.node()
     old = growing.axis(source)
@@ -314,5 +340,5 @@ def _merge(growing: _Growing) -> Grown:
 
 
 STEPS: tuple[Callable[[_Growing], Grown], ...] = (
-    _add, _multiply, _einsum, _map, _choice, _count, _along, _index, _narrow, _concat, _gather, _relabel, _split, _merge,
+    _add, _multiply, _einsum, _map, _choice, _count, _along, _index, _narrow, _concat, _gather, _relabel, _split, _merge, _experts, _order,
 )  # fmt: skip

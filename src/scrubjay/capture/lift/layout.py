@@ -34,6 +34,8 @@ class Var:
     same_as: Var | None = None
     parts: tuple[Var, ...] | None = None
     apart: set[Var] = field(default_factory=set)
+    joined: tuple[tuple[int, Var], ...] = ()
+    """Of an axis that parts were joined to: where each part begins, and its own axis there."""
 
 
 Dim = tuple[Var, ...]
@@ -85,9 +87,9 @@ def can_unify(one: Var, two: Var) -> bool:
         return True
     if one.size != two.size or (one.fixed and two.fixed and one.fixed != two.fixed):
         return False
-    return not any(two in atoms([other]) for other in one.apart) and not any(
-        one in atoms([other]) for other in two.apart
-    )
+    # what is apart is so both ways, and the set of `query` grows with every layer: look through the smaller one
+    few, other = (one, two) if len(one.apart) < len(two.apart) else (two, one)
+    return not any(other in atoms([var]) for var in few.apart)
 
 
 def unify(one: Var, two: Var) -> None:
@@ -206,3 +208,40 @@ def reshape(dims: Sequence[Dim], sizes: Sequence[Size]) -> list[Dim] | None:
     if any(var.size != 1 for var in left):
         return None
     return made
+
+
+def equal_ends(old: Sequence[Size], new: Sequence[Size]) -> tuple[int, int]:
+    """Return how many sizes two shapes of one value share at their beginnings and at their ends, apart from each other.
+
+    >>> equal_ends(("batch", "query", 32), ("batch", "query", 4, 8)), equal_ends((6, 5), (2, 3, 5))
+    ((2, 0), (0, 1))
+    """
+    most, first, last = min(len(old), len(new)) - 1, 0, 0
+    while first < most and old[first] == new[first]:
+        first += 1
+    while first + last < most and old[-1 - last] == new[-1 - last]:
+        last += 1
+    return first, last
+
+
+def beginnings(parts: Sequence[Var]) -> tuple[tuple[int, Var], ...]:
+    """Return where each part begins in their join, as far as that is a number, and its axis."""
+    found, begin = list[tuple[int, Var]](), 0
+    for part in parts:
+        found.append((begin, part))
+        if not isinstance(part.size, int):
+            break
+        begin += part.size
+    return tuple(found)
+
+
+def joined_part(dims: Sequence[Dim], var: Var, start: int, size: Size) -> Var | None:
+    """Return the axis of positions that was joined to `var` at just this stretch, if one was and `dims` do not have it.
+
+    Scores to which a sink was joined keep their keys so.
+    """
+    here = {one for dim in dims for one in atoms(dim)}
+    for begin, part in var.joined:
+        if begin == start and root(part).fixed and root(part).size == size and root(part) not in here:
+            return root(part)
+    return None

@@ -18,14 +18,17 @@ from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, as_factor, 
 from scrubjay.capture.lift.proto import Names, Proto, Value, materialised, whole
 from scrubjay.capture.lift.table_arithmetic import ARITHMETIC
 from scrubjay.capture.lift.table_layout import LAYOUT
+from scrubjay.capture.lift.table_lookup import LOOKUP
+from scrubjay.capture.lift.table_order import ORDER
 from scrubjay.circuit.address import Address, Module
 from scrubjay.circuit.axes import Axis
-from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.circuit import Circuit, layout_note
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Index, Input, Opaque, Split, Weight
+from scrubjay.circuit.rules import experts_chosen
 from scrubjay.errors import AddressError, CaptureError
 
-TABLE = {**LAYOUT, **ARITHMETIC, "einsum": einsum}
+TABLE = {**LAYOUT, **ARITHMETIC, **LOOKUP, **ORDER, "einsum": einsum}
 SILENT = (
     "_assert_tensor_metadata",
     "_assert_scalar",
@@ -34,6 +37,13 @@ SILENT = (
     "sym_constrain_range_for_size",
 )
 """Operators that compute nothing: they check what export already recorded."""
+
+ALIASES = {
+    "multiply": "mul", "subtract": "sub", "true_divide": "div", "divide": "div", "absolute": "abs", "negative": "neg",
+    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne", "swapaxes": "transpose",
+    "swapdims": "transpose", "special_expm1": "expm1", "special_softmax": "softmax", "square_": "square",
+}  # fmt: skip
+"""Operators of torch that are another one under a second name."""
 
 FIXED = ("batch", "query")
 
@@ -51,7 +61,9 @@ def lift(
     that stands for it; `source` names the store the weights are in; `output` names the result.
     Raises `CaptureError` for a program that changes its inputs or weights, or whose shape depends on its data.
     """
-    return _Lifter(program, source, axes, aliases).circuit(output)
+    circuit = _Lifter(program, source, axes, aliases).circuit(output)
+    made = experts_chosen([*circuit.roots.values(), *circuit.table.values()])
+    return circuit.mapped(made)
 
 
 class _Lifter:
@@ -73,11 +85,23 @@ class _Lifter:
         self.values: dict[FxNode, Any] = {}
         self.weights: dict[str, Value] = {}
         self.modules: dict[str, Value] = {}
-        self.inputs = dict(zip(program.graph_signature.user_inputs, axes, strict=True))
+        signature = program.graph_signature  # each of its tables is made anew when asked for
+        self.inputs = dict(zip(signature.user_inputs, axes, strict=True))
+        self.stored = {
+            **signature.inputs_to_lifted_tensor_constants,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_parameters,
+        }
 
     def circuit(self, output: str) -> Circuit:
         """Lift everything and return the circuit."""
         changed = self.program.graph_signature
+        weights = changed.parameters_to_mutate
+        if weights:
+            raise CaptureError(
+                f"the module changes its own weights when it is first run ({', '.join(map(str, weights.values()))}): "
+                "run it once on any input (rwkv then has its weights rescaled), and load it after that"
+            )
         if changed.buffers_to_mutate or changed.user_inputs_to_mutate:
             what = [*changed.buffers_to_mutate.values(), *changed.user_inputs_to_mutate.values()]
             raise CaptureError(
@@ -135,9 +159,8 @@ class _Lifter:
         return self.fixed[name]
 
     def _placeholder(self, node: FxNode) -> Value | None:
-        signature = self.program.graph_signature
         found = node.meta["val"]
-        if node.name in signature.user_inputs:
+        if node.name in self.inputs:
             if not isinstance(found, torch.Tensor):
                 return None
             name = self._input_name(node)
@@ -148,11 +171,7 @@ class _Lifter:
             )
             dtype = dtype_name(found.dtype)
             return _leaf(dims, lambda axes: _input(name, axes, dtype))
-        name = (
-            signature.inputs_to_parameters.get(node.name)
-            or signature.inputs_to_buffers.get(node.name)
-            or signature.inputs_to_lifted_tensor_constants.get(node.name)
-        )
+        name = self.stored.get(node.name)
         if name is None:
             raise CaptureError(f"the captured program has an input of an unknown kind: {node.name}")
         return self._weight(self.aliases.get(name, name.removeprefix("module.")), found)
@@ -181,7 +200,8 @@ class _Lifter:
         if name in SILENT or not _tensors(node.meta.get("val")):
             return None
         call = Call(node, self.values, self.size)
-        handler = TABLE.get(name.rstrip("_") if name not in TABLE else name)
+        plain = name if name in TABLE else name.rstrip("_")
+        handler = TABLE.get(ALIASES.get(plain, plain))
         if handler is None or not node.target._schema.name.startswith("aten::"):
             return self._opaque(node)
         try:
@@ -266,13 +286,17 @@ class _Lifter:
         for place, dim in enumerate(value.dims):
             if len(atoms(dim)) > 1:
                 value = whole(value, place)
-        made = build(value.proto, axis_namer(value.proto))
+        names = axis_namer(value.proto)
+        made = build(value.proto, names)
         table = {
             _module_address(path): made[id(found.proto)]
             for path, found in self.modules.items()
             if id(found.proto) in made
         }
-        return Circuit({output: made[id(value.proto)]}, table)
+        root = made[id(value.proto)]
+        dims = tuple(names(dim) for dim in value.dims)
+        table[layout_note(output)] = Opaque("aten.clone.default", (root,), (dims,), '[[{"operand": 0}], {}]', 0, dims)
+        return Circuit({output: root}, table)
 
 
 def _tensors(found: Any) -> bool:

@@ -25,7 +25,7 @@ from scrubjay.capture.lift.layout import (
 )
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Constant, Einsum, Gather, Iota, Map, Merge, Relabel, Repeat
+from scrubjay.circuit.ops import Constant, Einsum, Gather, Iota, Map, Merge, Relabel, Repeat, Split
 
 Names = Callable[[Sequence[Var]], tuple[Axis, ...]]
 Make = Callable[[Names, tuple[Node, ...]], Node]
@@ -35,11 +35,12 @@ KEY = "key"
 
 @dataclass(eq=False)
 class Proto:
-    """A node in the making: its operands, its axis variables, and how to make it."""
+    """A node in the making: its operands, its axis variables, and how to make it; `count` is set for 0, 1, 2, ... along one."""
 
     operands: tuple[Proto, ...]
     vars: Dim
     make: Make
+    count: Var | None = None
 
     @property
     def axes(self) -> Dim:
@@ -86,7 +87,7 @@ def named_constant(which: str, dtype: str) -> Value:
 def iota(size: Size, origin: str) -> Value:
     """Return 0, 1, 2, ... along a new variable."""
     var = Var(size, origin, solid=True)
-    return Value(Proto((), (var,), lambda names, _nodes: Iota(names((var,))[0])), ((var,),))
+    return Value(Proto((), (var,), lambda names, _nodes: Iota(names((var,))[0]), var), ((var,),))
 
 
 def renamed(what: Value, table: dict[Var, Var]) -> Value:
@@ -326,3 +327,21 @@ def materialised(what: Value, needed: Sequence[Var]) -> Value:
         return Repeat(nodes[0], names(lacking))
 
     return Value(Proto((what.proto,), (*what.proto.axes, *lacking), make), what.dims)
+
+
+def end_split(what: Value, size: Size, origin: str) -> Value:
+    """Return the value with its last axis split (a `Split`), where it is used whole and is to end in `size` places."""
+    last = atoms(what.dims[-1])
+    var = last[-1] if last else None
+    if var is None or not isinstance(var.size, int) or not isinstance(size, int) or var not in what.proto.axes:
+        return what
+    if not var.solid or var.fixed is not None or not 1 < size < var.size or var.size % size:
+        return what
+    into = (Var(var.size // size, f"{origin}.outer"), Var(size, f"{origin}.inner"))
+    keep_apart([*into, *(one for dim in what.dims for one in dim if root(one) is not var)])
+
+    def make(names: Names, nodes: tuple[Node, ...]) -> Node:
+        return Split(nodes[0], names((var,))[0].name, names(into))
+
+    rest = tuple(one for axis in what.proto.axes for one in (into if axis is var else (axis,)))
+    return Value(Proto((what.proto,), rest, make), (*what.dims[:-1], (*last[:-1], *into)))

@@ -202,11 +202,13 @@ def variance(call: Call) -> Value:
 
 
 def extreme(op: str) -> Handler:
-    """Return a handler for max or min along one dimension: values and places."""
+    """Return a handler for max or min: along one dimension, values and places; or of two tensors."""
 
-    def handler(call: Call) -> list[Value]:
+    def handler(call: Call) -> Value | list[Value]:
+        if "other" in call.given:
+            return mapped({"max": "maximum", "min": "minimum"}[op], [call.tensor("self"), call.tensor("other")])
         if "dim" not in call.given:
-            raise CannotLift(f"{op} over all dimensions at once, or of two tensors, is kept whole")
+            raise CannotLift(f"{op} over all dimensions at once is kept whole")
         what = call.tensor("self")
         (dim,) = call.dims("dim", len(what.dims))
         keepdim = bool(call.number("keepdim"))

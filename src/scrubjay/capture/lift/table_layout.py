@@ -8,27 +8,36 @@ from typing import Any
 import torch
 
 from scrubjay.capture.lift.call import MODEL_DTYPE, Call, dtype_name
-from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, atoms, keep_apart, reshape, size_of
+from scrubjay.capture.lift.layout import (
+    CannotLift,
+    Dim,
+    Size,
+    Var,
+    atoms,
+    beginnings,
+    equal_ends,
+    joined_part,
+    keep_apart,
+    reshape,
+    size_of,
+)  # fmt: skip
 from scrubjay.capture.lift.proto import (
     Names,
     Proto,
     Value,
     broadcast,
     constant,
-    distinct,
+    end_split,
     iota,
-    looked_up,
     mapped,
-    matched,
     materialised,
     named_constant,
     pointwise,
-    relabel,
     whole,
 )  # fmt: skip
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Concat, Gather, Index, Iota, Multiply, Narrow, Split
+from scrubjay.circuit.ops import Add, Concat, Index, Multiply, Narrow, Split
 from scrubjay.errors import CaptureError
 
 Handler = Callable[[Call], Any]
@@ -57,19 +66,27 @@ def view(call: Call) -> Value:
 
 
 def viewed(what: Value, sizes: tuple[Size, ...], origin: str) -> Value:
-    """Return the value in other dimensions; where axes do not divide, merge all of them and split anew."""
+    """Return the value in other dimensions; where axes do not divide, merge those between equal ends and split anew."""
     dims = reshape(what.dims, sizes)
+    if dims is None:
+        what = end_split(what, sizes[-1], origin)
+        dims = reshape(what.dims, sizes)
     if dims is not None:
         return Value(what.proto, tuple(dims))
-    flat = whole(Value(what.proto, (tuple(var for dim in what.dims for var in dim),)), 0)
-    axis = flat.dims[0][0]
-    into = tuple(Var(size, f"{origin}.{place}") for place, size in enumerate(sizes) if size != 1)
+    first, last = equal_ends(what.sizes, sizes)
+    before, after = what.dims[:first], what.dims[len(what.dims) - last :]
+    middle = tuple(var for dim in what.dims[first : len(what.dims) - last] for var in dim)
+    flat = whole(Value(what.proto, (*before, middle, *after)), first)
+    axis = flat.dims[first][0]
+    wanted = sizes[first : len(sizes) - last]
+    into = tuple(Var(size, f"{origin}.{first + place}") for place, size in enumerate(wanted) if size != 1)
 
     def make(names: Names, nodes: tuple[Node, ...]) -> Node:
         return Split(nodes[0], names((axis,))[0].name, names(into))
 
-    rest = iter(into)
-    return Value(Proto((flat.proto,), into, make), tuple(() if size == 1 else (next(rest),) for size in sizes))
+    rest, new = iter(into), [var for var in flat.proto.axes if var is not axis]
+    split_up = tuple(() if size == 1 else (next(rest),) for size in wanted)
+    return Value(Proto((flat.proto,), (*new, *into), make), (*before, *split_up, *after))
 
 
 def permute(call: Call) -> Value:
@@ -88,10 +105,16 @@ def transpose(call: Call) -> Value:
     return Value(what.proto, tuple(what.dims[d] for d in order))
 
 
-def matrix_transpose(call: Call) -> Value:
-    """Lift the transpose of a matrix."""
+def all_reversed(call: Call) -> Value:
+    """Lift the transpose of a matrix, `.T` of any tensor."""
     what = call.tensor("self")
     return Value(what.proto, tuple(reversed(what.dims)))
+
+
+def last_exchanged(call: Call) -> Value:
+    """Lift the transpose of each matrix of a stack, `.mT`."""
+    what = call.tensor("self")
+    return Value(what.proto, (*what.dims[:-2], what.dims[-1], what.dims[-2]))
 
 
 def unsqueeze(call: Call) -> Value:
@@ -114,6 +137,39 @@ def expand(call: Call) -> Value:
     return Value(what.proto, tuple(dims))
 
 
+def repeat(call: Call) -> Value:
+    """Lift the whole value several times over: a broadcast axis outside each dimension."""
+    what = call.tensor("self")
+    times = call.number("repeats")
+    lead = len(times) - len(what.dims)
+    dims = [*((),) * lead, *what.dims]
+    return Value(
+        what.proto,
+        tuple(
+            _repeated(call, place, many, ()) + dim for place, (many, dim) in enumerate(zip(times, dims, strict=True))
+        ),
+    )
+
+
+def repeat_each(call: Call) -> Value:
+    """Lift each place several times over: a broadcast axis inside a dimension.
+
+    The last dimension, where rotary embeddings repeat their angles, becomes one axis again: what it is multiplied with is
+    one head's own space and must not be split. (Heads, repeated for grouped queries, are to be split.)
+    """
+    what, many = call.tensor("self"), call.number("repeats")
+    call.taken.add("output_size")
+    if call.raw("dim") is None:
+        what = Value(what.proto, (tuple(var for dim in what.dims for var in dim),))
+    (dim,) = call.dims("dim", len(what.dims)) if call.raw("dim") is not None else (0,)
+    made = Value(what.proto, (*what.dims[:dim], _repeated(call, dim, many, what.dims[dim]), *what.dims[dim + 1 :]))
+    return whole(made, dim) if dim == len(what.dims) - 1 and what.dims[dim] and many != 1 else made
+
+
+def _repeated(call: Call, place: int, many: Size, dim: Dim) -> Dim:
+    return dim if many == 1 else (*dim, Var(many, f"{call.fx.name}.{place}"))
+
+
 def full(call: Call) -> Value:
     """Lift a tensor of one number (zeros, ones, full and their likes)."""
     for name in ("self", "size", "dtype"):
@@ -122,12 +178,15 @@ def full(call: Call) -> Value:
     number = (
         0
         if "zeros" in op
+        or "empty" in op  # what an empty tensor holds is no one's to say: every place is written before it is read
         else 1
         if "ones" in op
         else call.number("fill_value" if "fill_value" in call.given else "value")
     )
     dtype = call.fx.meta["val"].dtype
     fill = scalar(number, dtype)
+    if op.endswith("_like"):  # its axes are those of what it is like, which are then walked together
+        return Value(fill.proto, call.tensor("self").dims)
     dims = tuple(() if size == 1 else (Var(size, f"{call.fx.name}.{place}"),) for place, size in enumerate(call.sizes))
     return Value(fill.proto, dims)
 
@@ -219,10 +278,11 @@ def indexed_last(what: Value, dim: int, start: int, size: Size, origin: str) -> 
     if size != -start or not isinstance(size, int):
         raise CannotLift(f"{origin}: a slice from {start} of size {size} is not supported; please report the model")
     parts = [indexed(what, dim, start + place) for place in range(size)]
-    return stacked(parts, dim, origin) if size > 1 else _with_one(parts[0], dim)
+    return stacked(parts, dim, origin) if size > 1 else with_one(parts[0], dim)
 
 
-def _with_one(what: Value, dim: int) -> Value:
+def with_one(what: Value, dim: int) -> Value:
+    """Return the value with a dimension of size 1 at `dim`."""
     return Value(what.proto, (*what.dims[:dim], (), *what.dims[dim:]))
 
 
@@ -231,12 +291,13 @@ def narrowed(what: Value, dim: int, start: int, size: Size, step: int = 1) -> Va
     what = whole(what, dim)
     (var,) = what.dims[dim]
     if size == 1:
-        return _with_one(indexed(what, dim, start), dim)
+        return with_one(indexed(what, dim, start), dim)
     if var not in what.proto.axes:
         to = Var(size, f"{var.origin}[{start}:]")
         return Value(what.proto, (*what.dims[:dim], (to,), *what.dims[dim + 1 :]))
     end = f"{start + size * step}" if isinstance(size, int) else str(size)
-    to = Var(size, f"{var.fixed or var.origin}[{start}:{end}{'' if step == 1 else f':{step}'}]")
+    to = joined_part(what.dims, var, start, size) if step == 1 else None
+    to = to or Var(size, f"{var.fixed or var.origin}[{start}:{end}{'' if step == 1 else f':{step}'}]")
 
     def make(names: Names, nodes: tuple[Node, ...]) -> Node:
         return Narrow(nodes[0], names((var,))[0].name, start, one_axis(names, to), step)
@@ -273,6 +334,8 @@ def split(call: Call) -> list[Value]:
             return [indexed(factored, dim, place) for place in range(len(sizes))]
     made, start = [], 0
     for size in sizes:
+        if not isinstance(size, int):
+            raise CannotLift(f"{call.fx.name}: a cut into stretches whose sizes depend on the data is kept whole")
         made.append(narrowed(what, dim, start, size))
         start += size
     return made
@@ -301,7 +364,7 @@ def stack(call: Call) -> Value:
 
 def stacked(parts: list[Value], dim: int, origin: str) -> Value:
     """Return parts joined along a new dimension."""
-    return joined([_with_one(part, dim) for part in parts], dim, len(parts), origin)
+    return joined([with_one(part, dim) for part in parts], dim, len(parts), origin)
 
 
 def joined(parts: list[Value], dim: int, size: Size, origin: str) -> Value:
@@ -318,6 +381,7 @@ def joined(parts: list[Value], dim: int, size: Size, origin: str) -> Value:
     own = set(ends)
     present = tuple(dict.fromkeys([*(v for proto in protos for v in proto.axes if v not in own), to]))
     to.solid = True
+    to.joined = beginnings(ends)
 
     def make(names: Names, nodes: tuple[Node, ...]) -> Node:
         return Concat(nodes, tuple(one_axis(names, end).name for end in ends), one_axis(names, to))
@@ -325,89 +389,13 @@ def joined(parts: list[Value], dim: int, size: Size, origin: str) -> Value:
     return Value(Proto(protos, present, make), (*dims[:dim], (to,), *dims[dim + 1 :]))
 
 
-def embedding(call: Call) -> Value:
-    """Lift a table look-up (the padding index only matters for gradients of the table)."""
-    call.taken.update(("padding_idx", "scale_grad_by_freq", "sparse"))
-    return looked_up(call.tensor("weight"), 0, call.tensor("indices"))
-
-
-def index_select(call: Call) -> Value:
-    """Lift reading along a dimension at the places of a list."""
-    what = call.tensor("self")
-    (dim,) = call.dims("dim", len(what.dims))
-    return looked_up(what, dim, distinct_index(what, call.tensor("index"), [dim]))
-
-
-def distinct_index(source: Value, index: Value, dims: list[int]) -> Value:
-    """Return the index with the axes renamed that the source keeps."""
-    kept = Value(source.proto, tuple(d for i, d in enumerate(source.dims) if i not in dims))
-    return distinct(index, kept, index.dims)
-
-
-def gather(call: Call) -> Value:
-    """Lift a look-up along one dimension with all others walked together."""
-    what, index = call.tensor("self"), call.tensor("index")
-    call.taken.add("sparse_grad")
-    (dim,) = call.dims("dim", len(what.dims))
-    pairs = [(a, b) for place, (a, b) in enumerate(zip(what.dims, index.dims, strict=True)) if place != dim and a and b]
-    if any(size_of(a) != size_of(b) for a, b in pairs):
-        raise CannotLift(f"{call.fx.name}: a gather whose index is smaller than its source is not supported")
-    what, index = matched(what, index, pairs)
-    made = looked_up(what, dim, Value(index.proto, ()))
-    dims = [*made.dims]
-    dims.insert(dim, index.dims[dim])
-    full_dims = tuple(old or new for old, new in zip(dims, index.dims, strict=True))
-    return Value(made.proto, full_dims)
-
-
-def index(call: Call) -> Value:
-    """Lift indexing by tensors; an index that only counts along a whole axis is a renaming and makes no look-up."""
-    what = call.tensor("self")
-    raw = call.raw("indices")
-    places = [place for place, item in enumerate(raw) if item is not None]
-    if any(
-        raw[place].meta["val"].dtype.is_floating_point or str(raw[place].meta["val"].dtype) == "torch.bool"
-        for place in places
-    ):
-        raise CaptureError(
-            f"{call.fx.name}: the result's shape depends on the data (a boolean index); use torch.where instead"
-        )
-    for place in places:
-        what = whole(what, place)
-    indices = [distinct_index(what, call.lifted(raw[place]), places) for place in places]
-    indices, dims = broadcast(indices)
-    proto = what.proto
-    for place, item in zip(places, indices, strict=True):
-        (axis,) = what.dims[place]
-        if axis in proto.axes:
-            proto = _look(proto, axis, item.proto)
-    kept_before = [d for i, d in enumerate(what.dims) if i < places[0]]
-    kept_after = [d for i, d in enumerate(what.dims) if i > places[0] and i not in places]
-    adjacent = places == list(range(places[0], places[-1] + 1))
-    return Value(proto, (*kept_before, *dims, *kept_after) if adjacent else (*dims, *kept_before, *kept_after))
-
-
-def _look(source: Proto, axis: Var, at: Proto) -> Proto:
-    def make(names: Names, nodes: tuple[Node, ...]) -> Node:
-        name = one_axis(names, axis).name
-        if isinstance(nodes[1], Iota) and nodes[1].axis.size == nodes[0].size(name):
-            return relabel(nodes[0], ((name, nodes[1].axis.name),))
-        node = nodes[0]
-        if name in nodes[1].axis_names:
-            node, name = relabel(node, ((name, f"{name}'"),)), f"{name}'"
-        return Gather(node, name, nodes[1])
-
-    present = [*(var for var in source.axes if var is not axis), *at.axes]
-    return Proto((source, at), tuple(dict.fromkeys(present)), make)
-
-
 LAYOUT: dict[str, Handler] = {
     **dict.fromkeys(("clone", "alias", "detach", "contiguous", "lift_fresh_copy", "lift_fresh"), same),
     "dropout": dropout,
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "_reshape_alias"), view),
-    "permute": permute, "transpose": transpose, "t": matrix_transpose, "numpy_T": matrix_transpose, "mT": matrix_transpose,
-    "unsqueeze": unsqueeze, "expand": expand,
-    **dict.fromkeys(("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "scalar_tensor"), full),
+    "permute": permute, "transpose": transpose, "t": all_reversed, "numpy_T": all_reversed, "mT": last_exchanged,
+    "unsqueeze": unsqueeze, "expand": expand, "repeat": repeat, "repeat_interleave": repeat_each,
+    **dict.fromkeys(("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "scalar_tensor", "empty", "new_empty", "empty_like"), full),
     "arange": arange, "select": select, "slice": slice_, "split": split, "split_with_sizes": split, "chunk": split, "unbind": unbind,
-    "cat": concat, "stack": stack, "embedding": embedding, "index_select": index_select, "gather": gather, "index": index,
+    **dict.fromkeys(("cat", "concat", "concatenate"), concat), "stack": stack,
 }  # fmt: skip

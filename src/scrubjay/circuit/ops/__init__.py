@@ -8,18 +8,18 @@ from __future__ import annotations
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops.custom import Custom
 from scrubjay.circuit.ops.leaves import Constant, Input, Iota, Weight
-from scrubjay.circuit.ops.linear import Add, Einsum, Multiply
+from scrubjay.circuit.ops.linear import Add, Einsum, Experts, Multiply
 from scrubjay.circuit.ops.movement import Concat, Gather, Index, Merge, Narrow, Relabel, Repeat, Split
-from scrubjay.circuit.ops.pointwise import Along, Map, Opaque
+from scrubjay.circuit.ops.pointwise import Along, Map, Opaque, Order
 
 KINDS: tuple[type[Node], ...] = (
     *(Input, Weight, Constant, Iota),
-    *(Einsum, Add, Multiply),
+    *(Einsum, Add, Multiply, Experts),
     *(Index, Narrow, Concat, Gather, Relabel, Split, Merge, Repeat),
-    *(Map, Along, Opaque, Custom),
+    *(Map, Along, Order, Opaque, Custom),
 )
 
 __all__ = [
-    "KINDS", "Add", "Along", "Concat", "Constant", "Custom", "Einsum", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
-    "Narrow", "Opaque", "Relabel", "Repeat", "Split", "Weight",
+    "KINDS", "Add", "Along", "Concat", "Constant", "Custom", "Einsum", "Experts", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
+    "Narrow", "Opaque", "Order", "Relabel", "Repeat", "Split", "Weight",
 ]  # fmt: skip

@@ -15,6 +15,15 @@ def _without(node: Node, *gone: str) -> list[Axis]:
     return [axis for axis in node.axes if axis.name not in gone]
 
 
+def _new(node: Node, rest: list[Axis], *made: Axis) -> None:
+    """Refuse a new axis whose name one of those that stay has already: two axes would become one."""
+    for place, axis in enumerate(made):
+        if axis.name in {one.name for one in (*rest, *made[:place])}:
+            raise CircuitError(
+                f"the new axis {axis} has the name of one that {node!r} keeps ({', '.join(map(str, rest))}): rename one of them with Relabel first"
+            )
+
+
 def _product(sizes: list[int | str]) -> int | None:
     total = 1
     for size in sizes:
@@ -64,7 +73,9 @@ class Narrow(Node):
             and self.start + (self.to.size - 1) * self.step >= size
         ):
             raise CircuitError(f"cannot take {self.to.size} places from {self.start} on of axis {self.axis}={size}")
-        return in_order([*_without(self.source, self.axis), self.to])
+        rest = _without(self.source, self.axis)
+        _new(self.source, rest, self.to)
+        return in_order([*rest, self.to])
 
     @property
     def acts_along(self) -> frozenset[str]:
@@ -85,6 +96,8 @@ class Concat(Node):
         if len(self.parts) != len(self.along) or not self.parts:
             raise CircuitError("Concat needs one axis for each part, and at least one part")
         rest = [axis for part, name in zip(self.parts, self.along, strict=True) for axis in _without(part, name)]
+        for part, name in zip(self.parts, self.along, strict=True):
+            _new(part, _without(part, name), self.to)
         total = 0
         for part, name in zip(self.parts, self.along, strict=True):
             size = part.size(name)
@@ -160,7 +173,9 @@ class Split(Node):
         size, total = self.source.size(self.axis), _product([axis.size for axis in self.into])
         if isinstance(size, int) and total is not None and total != size:
             raise CircuitError(f"axis {self.axis}={size} cannot be split into {', '.join(map(str, self.into))}")
-        return in_order([*_without(self.source, self.axis), *self.into])
+        rest = _without(self.source, self.axis)
+        _new(self.source, rest, *self.into)
+        return in_order([*rest, *self.into])
 
     @property
     def acts_along(self) -> frozenset[str]:
@@ -181,7 +196,9 @@ class Merge(Node):
         total = _product([self.source.size(name) for name in self.merged])
         if isinstance(self.to.size, int) and total is not None and total != self.to.size:
             raise CircuitError(f"axes {', '.join(self.merged)} have {total} places together, and not {self.to}")
-        return in_order([*_without(self.source, *self.merged), self.to])
+        rest = _without(self.source, *self.merged)
+        _new(self.source, rest, self.to)
+        return in_order([*rest, self.to])
 
     @property
     def acts_along(self) -> frozenset[str]:

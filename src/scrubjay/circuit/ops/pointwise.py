@@ -121,6 +121,39 @@ class Along(Node):
 
 
 @final
+class Order(Node):
+    """The first places of an axis in order of their values, as the axis `to`: sorting, and the k greatest of a router.
+
+    `result` is `values` (in order) or `places` (where they stood). `how` is `topk`, `topk_unsorted` or `sort`, whose choices
+    among equal values differ; `greatest` says which end comes first.
+    """
+
+    source: Node
+    axis: str
+    to: Axis
+    result: str
+    greatest: bool = True
+    how: str = "topk"
+
+    def find_axes(self) -> tuple[Axis, ...]:
+        """Return the source's axes with `to` in the place of `axis`."""
+        size, wanted = self.source.size(self.axis), self.to.size
+        if self.result not in ("values", "places") or self.how not in ("topk", "topk_unsorted", "sort"):
+            raise CircuitError(f"Order gives values or places by topk or sort, and not {self.result!r} by {self.how!r}")
+        if isinstance(size, int) and isinstance(wanted, int) and wanted > size:
+            raise CircuitError(f"cannot take the first {wanted} of {self.axis}={size} of {self.source!r}")
+        rest = [axis for axis in self.source.axes if axis.name != self.axis]
+        if self.to.name in {axis.name for axis in rest}:
+            raise CircuitError(f"{self.source!r} has an axis {self.to.name!r} already")
+        return in_order([*rest, self.to])
+
+    @property
+    def acts_along(self) -> frozenset[str]:
+        """The axis that is put in order, by both names."""
+        return frozenset({self.axis, self.to.name})
+
+
+@final
 class Opaque(Node):
     """An ATen operation kept as it is: `op` called on the operands laid out as the original program had them.
 
