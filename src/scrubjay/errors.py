@@ -34,6 +34,10 @@ class CaptureError(ScrubjayError, ValueError):
     """A module's computation cannot be turned into a circuit."""
 
 
+class FixedSizeError(CaptureError):
+    """A dimension that was to vary has one size only in the module's own code."""
+
+
 class CircuitError(ScrubjayError, ValueError):
     """A circuit or node would be ill-formed, or a rewrite does not apply."""
 
@@ -44,6 +48,10 @@ class EvaluationError(ScrubjayError, ValueError):
 
 class HypothesisError(ScrubjayError, ValueError):
     """A hypothesis is ill-formed, or cannot be tested on this data."""
+
+
+class CheckError(ScrubjayError, ValueError):
+    """A captured model does not compute what its module computes, or lacks a property that a method relies on."""
 
 
 class CacheError(ScrubjayError, OSError):

@@ -477,12 +477,15 @@ def test_a_rewrite_carries_names_and_history_and_leaves_the_circuit_alone(exampl
     made = circuit.rewrite({node: twin}, "swap")
     assert (dict(circuit.roots), dict(circuit.table)) == before
     assert made.history == (*circuit.history, "swap")
-    assert made.removed == circuit.removed
+    read = set(topological(made.roots.values()))
+    gone = {name for name, one in circuit.table.items() if one in set(circuit.nodes) and made.table[name] not in read}
+    assert made.removed == {**circuit.removed, **dict.fromkeys(gone, "swap")}
     expected = substitute([*circuit.roots.values(), *circuit.table.values()], {node: twin})
     assert made.roots == {name: expected[one] for name, one in circuit.roots.items()}
     assert made.table == {name: expected[one] for name, one in circuit.table.items()}
     assert node not in topological([*made.roots.values(), *made.table.values()])
-    assert made.rewrite({twin: node}, "back").roots == circuit.roots
+    back = made.rewrite({twin: node}, "back")
+    assert (back.roots, back.removed) == (circuit.roots, circuit.removed)
 
 
 @given(example=circuits(steps=8), every=st.integers(1, 3))

@@ -158,7 +158,11 @@ def test_a_rewritten_circuit_prints_its_history_and_what_is_cut_off() -> None:
     assert "; after the first layer is nothing" in " ".join(text.split())
     # the address of the replaced value goes with the replacement
     assert "\nL0.resid_post" in text
-    assert text.endswith("\nno result depends on: embed, L0.resid_pre, L0.mlp.post, in.input_ids")
+    gone = " ".join(text.split("\n\n")[-1].split())
+    assert gone.endswith(
+        "no result depends any more, since the first layer is nothing, on: in.input_ids, embed, L0.resid_pre, L0.mlp.post"
+    )
+    assert text.count("L0.mlp.post") == 1
 
 
 def test_focus_and_depth() -> None:

@@ -483,7 +483,7 @@ def test_no_intervention_changes_nothing_to_the_bit(kind):
     clean = sj.run(model, inputs).logits
     assert torch.equal(sj.run(model, inputs, interventions=()).logits, clean)
     assert torch.equal(sj.run(sj.edit(model), inputs).logits, clean)
-    assert torch.equal(sj.run(model, inputs, keep=model.sites).logits, clean)
+    assert torch.equal(sj.run(model, inputs, keep=model.sites.addresses).logits, clean)
 
 
 @pytest.mark.parametrize("site", IDENTITIES)

@@ -121,7 +121,7 @@ def test_every_named_value_is_the_modules(kind):
     inputs = batch()
     expected = truth(kind, inputs)
     real = inputs["attention_mask"].bool()
-    concrete = [str(one) for site in model.sites for one in model.addresses(site)]
+    concrete = [str(one) for site in model.sites.addresses for one in model.addresses(site)]
     assert set(concrete) == set(expected)
     run = sj.run(model, inputs, keep=concrete)
     for address in concrete:

@@ -417,6 +417,10 @@ def test_labels_and_the_plain_losses_are_the_reference_datums(
     setting: Setting, make: Callable[[str], sj.Hypothesis]
 ) -> None:
     hypothesis = make(setting.root)
+    if setting.data.name == "left padded" and any(claim.site.position is None for claim in below(hypothesis)):
+        with pytest.raises(sj.errors.HypothesisError, match=r"is about all positions, and rows .* begin at different"):
+            sj.scrub(setting.model, hypothesis, setting.data, samples=SAMPLES, seeds=[4])
+        return
     result = sj.scrub(setting.model, hypothesis, setting.data, samples=SAMPLES, seeds=[4])
     table = dict(result.table)
     labels = torch.from_numpy(np.array(setting.data.labels[table["reference"]]))
@@ -425,6 +429,11 @@ def test_labels_and_the_plain_losses_are_the_reference_datums(
     for name, loss in (("reference", result.original), ("floor", result.floor)):
         outputs = interpreted(setting, plain_hypothesis(setting), {**table, "reference": table[name]})
         assert loss == pytest.approx(float(F.cross_entropy(outputs, labels)), abs=1e-8)
+
+
+def below(hypothesis: sj.Hypothesis) -> list[Claim]:
+    """All claims but the one about the result."""
+    return list(hypothesis.claims())[1:]
 
 
 def test_the_mask_travels_with_its_datum(setting: Setting) -> None:
@@ -588,6 +597,8 @@ def test_an_edited_model_is_scrubbed_as_edited(setting: Setting) -> None:
     torch.testing.assert_close(
         scrubbed(edited, hypothesis, table), interpreted(edited, hypothesis, table), rtol=0, atol=1e-9
     )
+    hypothesis = two_heads_and_an_mlp(setting.root)
+    table = tables(edited, hypothesis)
     plain = sj.scrub(setting.model, hypothesis, setting.data, table=table)
     other = sj.scrub(edited.model, hypothesis, setting.data, table=table)
     assert plain.facts["rewrites"] != other.facts["rewrites"]

@@ -6,12 +6,13 @@ its current value and to the rewrite that changes it there and nowhere else; pos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from scrubjay.circuit.address import Address, Head, KeyValueHead, Module, Neuron, Position, Range
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.flow import depends
 from scrubjay.circuit.graph import substitute, topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Gather, Index, Iota, Map, Merge, Split
@@ -49,13 +50,16 @@ def place(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
     layer, here = _layer(anatomy, address), f"L{address.layer}."
     if isinstance(address.part, Neuron):
         node = circuit.node(here + "mlp.post")
-        return _indexed(node, {"hidden": _number(address.part.index)})
+        (axis,) = node.axis_names - {"batch", "query"}
+        return _indexed(node, {axis: _number(address.part.index)})
     if isinstance(address.part, KeyValueHead):
         node = circuit.node(f"{here}attn.{address.site}")
         return _indexed(node, layer.kv_index(_number(address.part.index)))
     if isinstance(address.part, Head):
         return _head(circuit, layer, here, address.site, _number(address.part.index))
-    raise AddressError(f"{address}: experts are not recognised in this model")
+    if f"{here}mlp._each" in circuit.table:
+        return _expert(circuit, here, _number(address.part.index))
+    raise AddressError(f"{address}: no experts are recognised in this layer")
 
 
 def _number(index: object) -> int:
@@ -87,7 +91,7 @@ def _site(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
     number = address.layer if isinstance(address.layer, int) else None
     if number is not None and address.site == "mlp.in":
         out = circuit.node(f"L{number}.mlp.out")
-        return Place(node, out, lambda new, mask: _reading(out, node, _where(mask, new, node)))
+        return Place(node, out, lambda new, mask: _reading(out, node, _where(mask, new, node), name))
     owner = anatomy.layers[number].inverse_scales if number is not None else anatomy.inverse_scales
     norm, _, kind = address.site.rpartition(".")
     if kind == "scale" and norm in owner:
@@ -113,12 +117,12 @@ def _merged(node: Node, heads: tuple[tuple[str, int], ...]) -> Place:
     return Place(value, node, put)
 
 
-def _reading(reader: Node, old: Node, new: Node) -> Node:
-    """Return the reader computed from `new` where it read `old`."""
+def _reading(reader: Node, old: Node, new: Node, name: str) -> Node:
+    """Return the reader computed from `new` where it read `old`, the place called `name`."""
     changed = substitute([reader], {old: new})[reader]
     if changed is reader and new is not old:
         raise AddressError(
-            "this value is not read here any more: an earlier intervention cut it off; apply this one first"
+            f"{name}: this value is not read here any more: an earlier change cut it off; apply this one first"
         )
     return changed
 
@@ -155,16 +159,26 @@ def _head(circuit: Circuit, layer: LayerAnatomy, here: str, site: str, head: int
         mine = selection(at, sizes)
 
         def put(new: Node, mask: Node | None) -> Node:
-            return _where(mine, _reading(read, stream, _where(mask, new, stream)), read)
+            return _where(mine, _reading(read, stream, _where(mask, new, stream), f"{here}H{head}.{site}"), read)
 
         return Place(stream, read, put)
     return _indexed(circuit.node(f"{here}attn.{site}"), at, sizes)
 
 
+def _expert(circuit: Circuit, here: str, expert: int) -> Place:
+    """What one expert gives before its weight: zero for the tokens that did not choose it, where a change does nothing."""
+    each, chosen = circuit.node(here + "mlp._each"), circuit.node(here + "mlp.router.chosen")
+    slots = tuple(chosen.axis_names - {"batch", "query"})
+    mine = Map("equal", (chosen, Constant(expert)))
+    value = Map("where", (mine, each, Constant(0.0)))
+    value = Along("sum", value, slots) if slots else value
+    return Place(value, each, lambda new, mask: _where(_both(mine, mask), new, each))
+
+
 def _share(circuit: Circuit, here: str, head: int, at: Mapping[str, int], sizes: Mapping[str, int]) -> Place:
     """A head's share of the output projection; to change it, it is first split off as a term of its own."""
     own_address, product_address = f"{here}H{head}.out", here + "attn._product"
-    product, z = circuit.node(product_address), circuit.node(here + "attn.z")
+    product = circuit.node(product_address)
     gone = f"{own_address}: an earlier intervention replaced the layer's output, which this head's is no part of any more; apply this one first"
 
     def put_in(target: Node, term: Node) -> Put:
@@ -184,7 +198,10 @@ def _share(circuit: Circuit, here: str, head: int, at: Mapping[str, int], sizes:
         tuple(at_index(factor, at) for factor in product.factors), tuple(n for n in product.summed if n not in at)
     )
     mine = selection(at, sizes)
-    rest = None if mine is None else substitute([product], {z: _where(mine, Constant(0.0), z)})[product]
+    others = (
+        _where(mine, Constant(0.0), factor) if "query" in factor.axis_names else factor for factor in product.factors
+    )
+    rest = None if mine is None else Einsum(tuple(others), product.summed)
     names = {own_address: own} if rest is None else {own_address: own, product_address: rest}
     return Place(own, product, put_in(product, own), Terms(rest, names))
 
@@ -201,7 +218,7 @@ def span(circuit: Circuit) -> Span:
     """Return where each row's real tokens begin and end: by the padding mask, or all places where there is none."""
     mask = real_mask(circuit)
     if mask is None or "query" not in mask.axis_names:
-        query = Axis("query", "query")
+        query = query_axis(circuit)
         last = Along("max", Iota(query), ("query",))
         return Span(Constant(0), last)
     return real_span(mask)
@@ -229,11 +246,18 @@ def _bounds(position: Position) -> tuple[int, int]:
     return (at.first, at.last) if isinstance(at, Range) else (at, at)
 
 
+def single_positions(circuit: Circuit, ats: Iterable[int]) -> dict[Node, int]:
+    """Return the nodes that stand for the raw places of real positions, with those positions."""
+    where = span(circuit)
+    found = {raw(where, at): at for at in ats}
+    return {**found, **{Add((node, Constant(0))): at for node, at in found.items() if not node.axes}}
+
+
 def position_mask(circuit: Circuit, position: Position) -> Node:
     """Return the mask over (batch, query) that is true at a position."""
     where = span(circuit)
     low, high = _bounds(position)
-    count = Iota(Axis("query", "query"))
+    count = Iota(query_axis(circuit))
     return Map("and", (Map("greater_equal", (count, raw(where, low))), Map("less_equal", (count, raw(where, high)))))
 
 
@@ -260,20 +284,63 @@ def read(circuit: Circuit, anatomy: Anatomy, address: Address) -> Node:
 
 
 def write(circuit: Circuit, anatomy: Anatomy, address: Address, change: Callable[[Node], Node], name: str) -> Circuit:
-    """Return the circuit with the value at an address replaced by `change(value)`, at its position if it has one."""
+    """Return the circuit with the value at an address replaced by `change(value)`, at its position if it has one.
+
+    Raises `AddressError` for an address the circuit lacks, and for one whose value no result depends on any more since an
+    earlier rewrite: the change would change nothing. Such a value can still be read.
+    """
+    changed, new = written(circuit, anatomy, address, change, name)
+    if circuit.history and not depends(changed.roots.values(), new):
+        _refuse_cut_off(circuit, anatomy, address)
+    return changed
+
+
+def written(
+    circuit: Circuit, anatomy: Anatomy, address: Address, change: Callable[[Node], Node], name: str
+) -> tuple[Circuit, Node]:
+    """Return the circuit with the value at an address replaced, whether or not anything reads it, and the new value."""
     where = place(circuit, anatomy, address)
     mask = None if address.position is None else position_mask(circuit, address.position)
     if mask is not None and "query" not in where.value.axis_names:
         raise AddressError(f"{address}: this value has no positions to choose from")
-    new = where.put(change(where.value), mask)
+    value = change(where.value)
+    new = where.put(value, mask)
     if where.terms is None:
-        return circuit.rewrite({where.target: new}, name)
+        return circuit.rewrite({where.target: new}, name), value
     whole = new if where.terms.rest is None else Add((where.terms.rest, new))
     changed = circuit.rewrite({where.target: whole}, name)
     names = {address: new if node is where.value else node for address, node in where.terms.names.items()}
-    return changed.with_table({**changed.table, **names})
+    return changed.with_table({**changed.table, **names}), value
+
+
+def _refuse_cut_off(circuit: Circuit, anatomy: Anatomy, address: Address) -> None:
+    """Raise for a place that a rewrite has cut off (one that no result ever read is left to the model that has it)."""
+    target = place(circuit, anatomy, address).target
+    texts = [str(Address(address.layer, address.part, address.site))]
+    texts += [text for text, node in circuit.table.items() if node is target]
+    texts += [f"L{address.layer}.attn.z"] if isinstance(address.part, Head) and address.site == "out" else []
+    by = next((circuit.removed[text] for text in texts if text in circuit.removed), None)
+    if by is None and target not in circuit.nodes:
+        return
+    since = (
+        f"the earlier change {by}"
+        if by is not None
+        else f"earlier changes ({', '.join(dict.fromkeys(circuit.history))})"
+    )
+    raise AddressError(
+        f"{address}: since {since} no result depends on this value, so a change of it would have no effect: "
+        "apply this one first, or leave it out where the earlier one covers it"
+    )
 
 
 def real_mask(circuit: Circuit) -> Node | None:
-    """Return the padding mask the circuit reads (batch, query), if it reads one."""
-    return circuit.table.get("_in.attention_mask")
+    """Return the padding mask the circuit reads (batch, query), if it reads one; a decoder's, where there is an encoder too."""
+    found = [circuit.table.get(f"_in.{name}") for name in ("attention_mask", "decoder_attention_mask")]
+    return next((node for node in found if node is not None and "query" in node.axis_names), None)
+
+
+def query_axis(circuit: Circuit) -> Axis:
+    """Return the axis of positions: of any size, or of the one size that the circuit was captured for."""
+    return next(
+        (axis for node in circuit.inputs.values() for axis in node.dims if axis.name == "query"), Axis("query", "query")
+    )

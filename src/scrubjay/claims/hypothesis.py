@@ -8,7 +8,8 @@ below mentions is said not to matter, and reads an unrelated datum.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import cast
 
 from scrubjay.circuit.address import Address, Module, Range, expand, parse
@@ -85,6 +86,18 @@ class Node:
         self.below.append(made)
         return made
 
+    def copied(self, owner: Hypothesis) -> Node:
+        """Return a copy of this node and all below it that belongs to another hypothesis."""
+        top = Node(self.name, self.site, self.feature, self.via, owner=owner)
+        stack: list[tuple[Node, Node]] = [(self, top)]
+        while stack:
+            old, new = stack.pop()
+            for item in old.below:
+                made = Node(item.name, item.site, item.feature, item.via, owner=owner)
+                new.below.append(made)
+                stack.append((item, made))
+        return top
+
     def claim(self) -> Claim:
         """Return the claim as a value (children first, without recursion)."""
         made: dict[int, Claim] = {}
@@ -116,8 +129,9 @@ class Hypothesis:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.features: dict[str, Feature] = {}
+        self._features: dict[str, Feature] = {}
         self._top: Node | None = None
+        self._sealed = False
 
     def node(self, name: str = "output", site: str | Address = "logits", feature: Feature | str | None = EXACT) -> Node:
         """Set the result whose behaviour is claimed (`"logits"`, `"logits@END"`) and return its node, to add claims below it.
@@ -125,16 +139,39 @@ class Hypothesis:
         The result itself is computed for the reference datum, whose label is the right answer; `feature` may name what of it
         matters, and is otherwise exact.
         """
+        self._check_open()
         if self._top is not None:
             raise HypothesisError(f"{self.name}: its result is already {self._top.site}; add claims with .reads(...)")
         self.check_new(name)
         self._top = Node(name, _site(name, site), self.keep(feature), "direct", owner=self)
         return self._top
 
+    @property
+    def features(self) -> Mapping[str, Feature]:
+        """The features given as values, by name."""
+        return MappingProxyType(self._features)
+
+    def sealed(self) -> Hypothesis:
+        """Return a copy that takes no more claims: what a result keeps of the hypothesis it tested."""
+        made = Hypothesis(self.name)
+        made._features = dict(self._features)
+        if self._top is not None:
+            made._top = self._top.copied(made)
+        made._sealed = True
+        return made
+
+    def _check_open(self) -> None:
+        if self._sealed:
+            raise HypothesisError(
+                f"{self.name}: a result keeps this hypothesis as it was scrubbed: build on the hypothesis that was given, or on "
+                "Hypothesis.from_dict(result.hypothesis.to_dict())"
+            )
+
     def keep(self, feature: Feature | str | None) -> str | None:
         """Remember a feature given as a value; return its name."""
+        self._check_open()
         if isinstance(feature, Feature):
-            known = self.features.setdefault(feature.name, feature)
+            known = self._features.setdefault(feature.name, feature)
             if known is not feature and (
                 known.values.shape != feature.values.shape or (known.values != feature.values).any()
             ):
@@ -144,6 +181,7 @@ class Hypothesis:
 
     def check_new(self, name: str) -> None:
         """Refuse a second claim of one name, and names that data of a scrub have already."""
+        self._check_open()
         if name in TAKEN or name.endswith("/other") or not name:
             raise HypothesisError(
                 f"{self.name}: a claim cannot be called {name!r}: a scrub names its own data so ({', '.join(TAKEN)}, .../other)"
@@ -274,6 +312,7 @@ def _site(name: str, site: str | Address) -> Address:
 
 def check_sites(hypothesis: Hypothesis, shape: Shape) -> None:
     """Refuse claims about sites the model lacks, several sites at once, ranges of positions, or one site twice below one parent."""
+    top = hypothesis.root.name
     for claim in hypothesis.claims():
         try:
             found = expand(claim.site, shape)
@@ -287,7 +326,7 @@ def check_sites(hypothesis: Hypothesis, shape: Shape) -> None:
             raise HypothesisError(
                 f"claim {claim.name!r}: {claim.site} names several positions; make one claim for each, or leave the position out"
             )
-        if isinstance(claim.site.part, Module) and claim.via == "direct" and claim is not hypothesis.root:
+        if isinstance(found[0].part, Module) and claim.via == "direct" and claim.name != top:
             raise HypothesisError(
                 f"claim {claim.name!r}: direct paths are known between named sites only; use via='all' for {claim.site}"
             )
@@ -298,3 +337,15 @@ def check_sites(hypothesis: Hypothesis, shape: Shape) -> None:
                 raise HypothesisError(
                     f"{item.site} is claimed twice below {claim.name!r}, as {other!r} and {item.name!r}: keep one"
                 )
+
+
+def canonical(claim: Claim, shape: Shape) -> Claim:
+    """Return a claim, and all below it, with a user's own names for sites as the addresses they stand for."""
+    order = [claim]
+    for one in order:
+        order.extend(one.reads)
+    made: dict[int, Claim] = {}
+    for one in reversed(order):  # what a claim reads stands behind it
+        (site,) = expand(one.site, shape)
+        made[id(one)] = replace(one, site=site, reads=tuple(made[id(item)] for item in one.reads))
+    return made[id(claim)]

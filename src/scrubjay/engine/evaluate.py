@@ -12,7 +12,7 @@ from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Input, Weight
 from scrubjay.engine.array import Array
-from scrubjay.engine.context import Context, Store
+from scrubjay.engine.context import Context, Payload, Store
 from scrubjay.engine.kernels import KERNELS
 from scrubjay.errors import EvaluationError
 
@@ -51,7 +51,7 @@ def evaluate(
         inputs: one tensor for each `Input` below them, dimensions in the input's own order.
         stores: where weights are found, by source.
         dtype: the circuit's floating type; that of the weights when not given.
-        device: where to compute; that of the weights when not given.
+        device: where to compute, inputs and counts included; that of the weights below `nodes` when not given (`home`).
         known: values already at hand; nothing below them is evaluated.
         progress: called with (nodes done, nodes in all).
         differentiable: make values of floating type that were asked for part of one autograd graph, so that gradients can be
@@ -66,7 +66,7 @@ def evaluate(
     context = Context(
         stores,
         dtype,
-        torch.device(device) if device is not None else None,
+        torch.device(device) if device is not None else home(order, stores, known),
         {**(sizes or {}), **input_sizes(order, inputs)},
         inputs,
     )
@@ -89,6 +89,19 @@ def evaluate(
         if progress is not None:
             progress(done + 1, len(order))
     return Evaluated({node: live[node] for node in nodes}, sum(node not in known for node in order), peak)
+
+
+def home(nodes: Sequence[Node], stores: Mapping[str, Store], known: Mapping[Node, Array]) -> torch.device | None:
+    """Return the device to compute on where none is given: that of the first of the model's own weights among some nodes.
+
+    Where there is none it is that of the first known value, if any. What interventions brought along says nothing.
+    """
+    for node in nodes:
+        store = stores.get(node.source) if isinstance(node, Weight) else None
+        if isinstance(node, Weight) and store is not None and not isinstance(store, Payload):
+            return store.tensor(node.name).device
+    tensors = [array.tensor for array in known.values() if isinstance(array.tensor, torch.Tensor)]
+    return tensors[0].device if tensors else None
 
 
 def _one(node: Node, operands: list[Array], context: Context) -> Array:

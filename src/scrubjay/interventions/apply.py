@@ -14,7 +14,7 @@ from scrubjay.circuit.address import Address, Range
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Constant, Custom, Einsum, Gather, Iota, Map, Multiply, Relabel, Repeat, Weight
-from scrubjay.circuit.places import real_mask, span, write
+from scrubjay.circuit.places import query_axis, raw, real_mask, span, write
 from scrubjay.engine.array import Array
 from scrubjay.engine.context import Payload
 from scrubjay.errors import InputError
@@ -122,10 +122,18 @@ def _maker(
             )
         table = resampled(options["over"], bare, options["seed"], inputs)
         return lambda old: _spread(_by_position(model, table, old, shelf, change), old)
-    value = patched(
-        options["from"], bare if isinstance(address.position and address.position.at, Range) else address, inputs
-    )
-    return lambda old: _spread(_fitting(value, old, shelf, change), old)
+    value, start = patched(options["from"], address, inputs)
+
+    def put(old: Node) -> Node:
+        by_position = "position" in value.names
+        made = (
+            _by_position(model, value, old, shelf, change, start)
+            if by_position
+            else _fitting(value, old, shelf, change)
+        )
+        return _spread(made, old)
+
+    return put
 
 
 def _check_length(change: Intervention, table: Array, inputs: Mapping[str, torch.Tensor] | None) -> None:
@@ -192,38 +200,56 @@ def _projected_out(old: Node, directions: torch.Tensor, shelf: _Shelf, change: I
     return Add((old, Multiply((along, Constant(-1)))))
 
 
-def _by_position(model: Model, table: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
-    """Read a table with the axis `position` (real tokens counted from the first) at each place of the rows."""
+def _by_position(
+    model: Model, table: Array, old: Node, shelf: _Shelf, change: Intervention, start: int | None = None
+) -> Node:
+    """Read a table with the axis `position` at each place of the rows.
+
+    The table has all positions, counted from the first real token (one beyond it is an error at run time), or some, from
+    `start` on.
+    """
     sizes = {axis.name: axis.size for axis in old.axes}
+    table = _for_each_head(table, old)
     _check_axes(table.names, {"batch", "position"}, old, change)
     if "position" not in table.names:
         return shelf.array(table, {**sizes, "batch": "batch"})
     if "query" not in old.axis_names:
         raise InputError(f"{change!r}: this value has no positions")
     node = shelf.array(table, {**sizes, "batch": "batch"})
-    query = Iota(Axis("query", "query"))
-    place_in_row = Add((query, Multiply((Constant(-1), span(model.circuit).first))))
+    query = Iota(query_axis(model.circuit))
+    where = span(model.circuit)
+    place_in_row = Add((query, Multiply((Constant(-1), where.first if start is None else raw(where, start)))))
     last = Constant(table.as_tensor().shape[table.names.index("position")] - 1)
     mask = real_mask(model.circuit)
     safe = Map("maximum", (place_in_row, Constant(0)))
-    if mask is not None:  # padding reads the nearest real place; a real token beyond the table is an error at run time
+    if start is not None:
+        safe = Map("minimum", (safe, last))
+    elif mask is not None:  # padding reads the nearest real place
         safe = Map("where", (Map("not_equal", (mask, Constant(0))), safe, Map("minimum", (safe, last))))
     return Gather(node, "position", safe)
 
 
 def _fitting(value: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
+    value = _for_each_head(value, old)
     _check_axes(value.names, set(), old, change)
     return shelf.array(value, {axis.name: axis.size for axis in old.axes})
+
+
+def _for_each_head(value: Array, old: Node) -> Array:
+    """Return a value of key-value heads as one for each head, where an earlier change gave each head a copy of its own."""
+    if "kv" not in value.names or "kv" in old.axis_names or "head" not in old.axis_names:
+        return value
+    place = value.names.index("kv")
+    copies, left = divmod(int(old.size("head")), value.as_tensor().shape[place])
+    if left:
+        return value
+    names = tuple("head" if name == "kv" else name for name in value.names)
+    return Array(value.as_tensor().repeat_interleave(copies, place), names)
 
 
 def _check_axes(names: Sequence[str], beside: set[str], old: Node, change: Intervention) -> None:
     """Refuse a value of other inputs that has axes which the value it replaces lacks."""
     if extra := set(names) - old.axis_names - beside:
-        why = (
-            "; an earlier intervention gave each head of a group a copy of its own: change them by head (H*)"
-            if "kv" in extra
-            else ""
-        )
         raise InputError(
-            f"{change!r}: the new value has the axes {tuple(names)}; the old one lacks {', '.join(sorted(extra))}{why}"
+            f"{change!r}: the new value has the axes {tuple(names)}; the old one lacks {', '.join(sorted(extra))}"
         )

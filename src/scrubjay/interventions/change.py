@@ -60,7 +60,10 @@ def resample(at: str, over: Any, seed: int = 0) -> Intervention:
 def patch(at: str, from_: Any) -> Intervention:
     """Return the change of a value to the one it has on other inputs: a `Run` that kept it, or inputs to run.
 
-    Rows correspond one to one, or one row serves all; without a position in the address both must have the same length.
+    Rows correspond one to one, or one row serves all. Positions correspond as the address counts them (`@2`, `@-3..-1`);
+    without one, as counted from the first real token, and rows that correspond must have as many real tokens as each other,
+    however they are padded (in `sj.edit`, where the rows are not known yet, no more than the row to patch from). Values
+    between two positions (patterns) need rows that are padded alike.
     """
     return Intervention("patch", at, {"from": from_})
 

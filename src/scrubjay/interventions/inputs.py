@@ -17,6 +17,9 @@ from scrubjay.errors import InputError
 Given = Any
 """Text, a list of texts, token ids (one list, a list of lists, a tensor), a mapping of named tensors, or a `Dataset`."""
 
+DECODER = "decoder_input_ids"
+"""What the decoder reads, in a model that has an encoder too."""
+
 
 def prepare(model: Model, given: Given) -> dict[str, torch.Tensor]:
     """Return the tensors of a model's inputs by name, padding mask and positions filled in, everything checked.
@@ -26,24 +29,40 @@ def prepare(model: Model, given: Given) -> dict[str, torch.Tensor]:
     """
     named = _named(model, given)
     wanted = model.circuit.inputs
-    if unknown := set(named) - set(wanted) - {"attention_mask", "position_ids"}:
+    if unknown := set(named) - set(wanted) - {"attention_mask", "position_ids", "decoder_attention_mask"}:
         raise InputError(f"this model has no input {', '.join(sorted(unknown))}; its inputs are {', '.join(wanted)}")
     _check_padding_is_read(model, named)
     ids = _ids_name(model)
-    if ids is not None and ids in named:
-        _fill(named, named[ids], wanted)
+    if (read := ids or "inputs_embeds") in named:
+        _fill(named, "attention_mask", read, wanted)
+    if DECODER in named:
+        _fill(named, "decoder_attention_mask", DECODER, wanted)
     if missing := set(wanted) - set(named):
-        raise InputError(
-            f"the model also reads {', '.join(sorted(missing))}: give every input by name; given: {', '.join(named) or 'none'}"
-        )
+        raise InputError(_missing(model, missing, named))
     named = {key: tensor for key, tensor in named.items() if key in wanted}
     for key, tensor in named.items():
-        _check_shape(wanted[key].dims, key, tensor)
-    if ids is not None and ids in named:
-        _check_ids(model, ids, named[ids], named.get("attention_mask"))
-    if "attention_mask" in named:
-        _check_mask(named["attention_mask"])
+        _check_shape(model, wanted[key].dims, key, tensor)
+    if "inputs_embeds" in named:
+        _check_rows(model, named["inputs_embeds"], named.get("attention_mask"))
+    for key, mask in ((ids, "attention_mask"), (DECODER, "decoder_attention_mask")):
+        if key in named:
+            _check_ids(model, str(key), named[str(key)])
+            _check_rows(model, named[str(key)], named.get(mask))
+        if mask in named:
+            _check_mask(named[mask], mask)
     return named
+
+
+def _missing(model: Model, missing: set[str], named: Mapping[str, torch.Tensor]) -> str:
+    """Return what to say where inputs are missing."""
+    if DECODER in missing and "input_ids" in named:
+        begin = model.facts.get("decoder_start")
+        first = f"; each row begins with token {begin}" if begin is not None else ""
+        return (
+            f"{model.name} has an encoder and a decoder, and {DECODER} is missing: give a mapping with input_ids (batch, source), what the encoder "
+            f"reads, and {DECODER} (batch, query), the tokens so far on the side that predicts{first}"
+        )
+    return f"the model also reads {', '.join(sorted(missing))}: give every input by name; given: {', '.join(named) or 'none'}"
 
 
 def _named(model: Model, given: Given) -> dict[str, torch.Tensor]:
@@ -65,7 +84,10 @@ def _named(model: Model, given: Given) -> dict[str, torch.Tensor]:
 
 
 def tokens_of(model: Model, texts: list[str]) -> dict[str, torch.Tensor]:
-    """Return the token ids and padding mask of texts, padded on the side the tokenizer pads."""
+    """Return the token ids and padding mask of texts, padded on the side the tokenizer pads.
+
+    The width is the longest text's, or the one length that the model was captured for.
+    """
     if model.tokenizer is None:
         raise InputError(
             f"{model.name} has no tokenizer, so it cannot read text: give token ids, or sj.load(..., tokenizer=...)"
@@ -79,7 +101,12 @@ def tokens_of(model: Model, texts: list[str]) -> dict[str, torch.Tensor]:
         )
     left = getattr(model.tokenizer, "padding_side", "right") == "left"
     pad = getattr(model.tokenizer, "pad_token_id", None) or 0
-    width = max(map(len, rows))
+    alone = (
+        [axis.size for axis in model.circuit.inputs["input_ids"].dims if axis.name == "query"]
+        if "input_ids" in model.circuit.inputs
+        else []
+    )
+    width = max([*map(len, rows), *(size for size in alone if isinstance(size, int))])
     full = [[pad] * (width - len(row)) + row if left else row + [pad] * (width - len(row)) for row in rows]
     mask = [
         [0] * (width - len(row)) + [1] * len(row) if left else [1] * len(row) + [0] * (width - len(row)) for row in rows
@@ -129,20 +156,22 @@ def _check_padding_is_read(model: Model, named: Mapping[str, torch.Tensor]) -> N
         )
 
 
-def _fill(named: dict[str, torch.Tensor], ids: torch.Tensor, wanted: Mapping[str, Input]) -> None:
-    if "attention_mask" in wanted and "attention_mask" not in named:
-        named["attention_mask"] = torch.ones_like(ids)
-    mask = named.get("attention_mask")
-    if mask is not None and mask.shape != ids.shape:
+def _fill(named: dict[str, torch.Tensor], name: str, read: str, wanted: Mapping[str, Input]) -> None:
+    """Add the padding mask `name` of the input `read` (no padding), and the positions of real tokens, where they are not given."""
+    whole = torch.ones(named[read].shape[:2], dtype=torch.int64, device=named[read].device)
+    if name in wanted and name not in named:
+        named[name] = whole
+    mask = named.get(name)
+    if mask is not None and mask.shape != whole.shape:
+        what = "embeddings" if read == "inputs_embeds" else "token ids"
         raise InputError(
-            f"the attention_mask has shape {tuple(mask.shape)} and the token ids {tuple(ids.shape)}: give both the same size"
+            f"the {name} has shape {tuple(mask.shape)} and the {what} {tuple(named[read].shape)}: give both the same size"
         )
-    if "position_ids" in wanted and "position_ids" not in named:
-        mask = torch.ones_like(ids) if mask is None else mask
-        named["position_ids"] = (mask.to(torch.int64).cumsum(-1) - 1).clamp(min=0)
+    if read != DECODER and "position_ids" in wanted and "position_ids" not in named:
+        named["position_ids"] = ((whole if mask is None else mask).to(torch.int64).cumsum(-1) - 1).clamp(min=0)
 
 
-def _check_shape(dims: tuple[Axis, ...], key: str, tensor: torch.Tensor) -> None:
+def _check_shape(model: Model, dims: tuple[Axis, ...], key: str, tensor: torch.Tensor) -> None:
     expected = ", ".join(map(str, dims))
     if tensor.dim() != len(dims):
         raise InputError(f"input {key!r} has shape {tuple(tensor.shape)}; the model expects ({expected})")
@@ -150,9 +179,19 @@ def _check_shape(dims: tuple[Axis, ...], key: str, tensor: torch.Tensor) -> None
         raise InputError(
             f"input {key!r} is empty, with shape {tuple(tensor.shape)}: give at least one row and one position of ({expected})"
         )
+    for axis, here in zip(dims, tensor.shape, strict=True):
+        if isinstance(axis.size, int) and axis.size != here:
+            advice = (
+                f"load it with length={here}, or pad the rows to {axis.size} and give an attention_mask"
+                if axis.name in {"query", "source"}
+                else "give it that size"
+            )
+            raise InputError(
+                f"input {key!r} has {here} places along {axis.name!r}, and {model.name} was captured for {axis.size} alone: {advice}"
+            )
 
 
-def _check_ids(model: Model, key: str, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
+def _check_ids(model: Model, key: str, ids: torch.Tensor) -> None:
     if ids.is_floating_point():
         raise InputError(f"input {key!r} holds {ids.dtype}; token ids are whole numbers")
     size = vocabulary(model, key)
@@ -161,14 +200,16 @@ def _check_ids(model: Model, key: str, ids: torch.Tensor, mask: torch.Tensor | N
         raise InputError(
             f"token {low if low < 0 else high} is outside the vocabulary of {model.name}, which has tokens 0..{size - 1}"
         )
-    length = ids.shape[1] if mask is None else int(mask.sum(1).max())
-    if (
-        model.context is not None
-        and ids.dim() == 2
-        and max(length, ids.shape[1] if "position_ids" not in model.circuit.inputs else 0) > model.context
-    ):
+
+
+def _check_rows(model: Model, read: torch.Tensor, mask: torch.Tensor | None) -> None:
+    """Refuse rows that are longer than the model's context."""
+    if model.context is None or read.dim() < 2:
+        return
+    length = read.shape[1] if mask is None else int(mask.sum(1).max())
+    if max(length, read.shape[1] if "position_ids" not in model.circuit.inputs else 0) > model.context:
         raise InputError(
-            f"a row of {ids.shape[1]} positions was given; {model.name} takes at most {model.context}: shorten it"
+            f"a row of {read.shape[1]} positions was given; {model.name} takes at most {model.context}: shorten it"
         )
 
 
@@ -181,20 +222,27 @@ def vocabulary(model: Model, key: str) -> int | None:
     return None
 
 
-def _check_mask(mask: torch.Tensor) -> None:
-    real = mask.ne(0)
+def _check_mask(mask: torch.Tensor, name: str) -> None:
+    real, name = mask.ne(0), name.replace("_", " ")
     if not bool(real.any(1).all()):
-        raise InputError(f"row {int((~real.any(1)).nonzero()[0])} of the attention mask has no real token")
+        raise InputError(f"row {int((~real.any(1)).nonzero()[0])} of the {name} has no real token")
     turns = (real[:, 1:] != real[:, :-1]).sum(1)
     first, last = real.int().argmax(1), real.shape[1] - 1 - real.flip(1).int().argmax(1)
     if bool(((last - first + 1) != real.sum(1)).any()) or int(turns.max() if turns.numel() else 0) > 2:
         row = int(((last - first + 1) != real.sum(1)).nonzero()[0])
-        raise InputError(f"row {row} of the attention mask has padding between real tokens; pad at the ends only")
+        raise InputError(f"row {row} of the {name} has padding between real tokens; pad at the ends only")
+
+
+def padding(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    """Return the mask (batch, query) of real tokens, if the inputs have positions; a decoder's, where there is an encoder too."""
+    name = "decoder_attention_mask" if DECODER in inputs else "attention_mask"
+    if name in inputs:
+        return inputs[name].ne(0)
+    read = next((inputs[key] for key in (DECODER, "input_ids", "inputs_embeds") if key in inputs), None)
+    return None if read is None or read.dim() < 2 else torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
 
 
 def lengths(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """Return the number of real tokens of each row, if the inputs have positions."""
-    if "attention_mask" in inputs:
-        return inputs["attention_mask"].ne(0).sum(1)
-    ids = inputs.get("input_ids")
-    return None if ids is None or ids.dim() < 2 else torch.full((ids.shape[0],), ids.shape[1])
+    real = padding(inputs)
+    return None if real is None else real.sum(1)

@@ -12,7 +12,7 @@ from scrubjay.capture.model import Model
 from scrubjay.circuit.address import Address, Range
 from scrubjay.engine.array import Array
 from scrubjay.errors import AddressError, InputError
-from scrubjay.interventions.inputs import lengths
+from scrubjay.interventions.inputs import lengths, padding
 
 if TYPE_CHECKING:
     from scrubjay.interventions.run import Run
@@ -40,13 +40,10 @@ def _is_range(address: Address) -> bool:
 
 def _real(made: Run) -> torch.Tensor:
     """Return the mask (batch, query) of real tokens."""
-    mask = made.inputs.get("attention_mask")
-    if mask is not None:
-        return mask.ne(0)
-    rows = lengths(made.inputs)
-    if rows is None:
+    real = padding(made.inputs)
+    if real is None:
         raise InputError("these inputs have no positions to take a mean over")
-    return torch.ones(len(rows), int(rows.max()), dtype=torch.bool)
+    return real
 
 
 def position_means(made: Run, address: Address, by: str) -> Array:
@@ -55,20 +52,25 @@ def position_means(made: Run, address: Address, by: str) -> Array:
     A value without positions gives its plain mean; `by="all"` gives one mean over all positions. Padding never counts.
     """
     found = made.values[str(address)]
-    tensor = found.as_tensor()
-    if "query" not in found.names:
-        return Array(tensor.mean(found.names.index("batch")), tuple(n for n in found.names if n != "batch"))
     rest = tuple(name for name in found.names if name not in {"batch", "query"})
     if "key" in rest:
         raise InputError(
             f"{address}: a mean over rows of values between two positions is not defined where rows differ in length; average z instead"
         )
-    laid = torch.as_tensor(found.laid(("batch", "query", *rest)))
-    real = _real(made).to(laid.device)
+    if "query" not in found.names:
+        return Array(torch.as_tensor(found.laid(("batch", *rest))).mean(0), rest)
+    real = _real(made).to(found.as_tensor().device)
+    laid = _of_rows(found, rest, len(real))
     if by == "all":
         return Array(laid[real].mean(0), rest)
     table, counts = _by_real_position(laid, real)
     return Array(table.sum(0) / counts.sum(0).reshape(-1, *[1] * len(rest)), ("position", *rest))
+
+
+def _of_rows(found: Array, rest: Sequence[str], rows: int) -> torch.Tensor:
+    """Return a value as (batch, query, rest), one that is the same for every row repeated."""
+    laid = torch.as_tensor(found.laid(("batch", "query", *rest)))
+    return laid.expand(rows, *laid.shape[1:])
 
 
 def _by_real_position(laid: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,13 +90,14 @@ def resampled(made: Run, address: Address, seed: int, inputs: Mapping[str, torch
     rest = tuple(name for name in found.names if name not in {"batch", "query"})
     batch = len(next(iter(inputs.values())))
     generator = torch.Generator().manual_seed(seed)
-    if "query" not in found.names:
-        rows = torch.randint(found.as_tensor().shape[found.names.index("batch")], (batch,), generator=generator)
-        return Array(torch.as_tensor(found.laid(("batch", *rest)))[rows], ("batch", *rest))
     if "key" in rest:
         raise InputError(
             f"{address}: values between two positions cannot be taken from a row of another length; resample z, or q and k, instead"
         )
+    if "query" not in found.names:
+        laid = torch.as_tensor(found.laid(("batch", *rest)))
+        rows = torch.randint(len(laid), (batch,), generator=generator)
+        return Array(laid[rows.to(laid.device)], ("batch", *rest))
     need = lengths(inputs)
     real = _real(made)
     longest = 0 if need is None else int(need.max())
@@ -104,41 +107,99 @@ def resampled(made: Run, address: Address, seed: int, inputs: Mapping[str, torch
             f"{address}: the run has a row of {longest} real tokens and every row to resample from is shorter: give longer ones"
         )
     rows = able[torch.randint(len(able), (batch,), generator=generator)]
-    moved, _ = _by_real_position(torch.as_tensor(found.laid(("batch", "query", *rest))), real)
-    return Array(moved[rows], ("batch", "position", *rest))
+    laid = _of_rows(found, rest, len(real))
+    moved, _ = _by_real_position(laid, real.to(laid.device))
+    return Array(moved[rows.to(laid.device)], ("batch", "position", *rest))
 
 
-def patched(made: Run, address: Address, inputs: Mapping[str, torch.Tensor] | None) -> Array:
-    """Return the value at an address in a run on other inputs."""
-    text = str(address)
+def patched(made: Run, address: Address, inputs: Mapping[str, torch.Tensor] | None) -> tuple[Array, int | None]:
+    """Return the value at an address in a run on other inputs, for the rows of `inputs` (`None`: for those of any run).
+
+    Where the places of the rows do not correspond as they stand, or are not known yet, its positions are real ones: the axis
+    `position`, all of a row's, or those from the position on that is returned beside it (negative: counted from the end).
+    """
+    bare = str(_bare(address))
+    text = bare if _is_range(address) else str(address)
     if text not in made.values:
-        bare = str(_bare(address))
         raise AddressError(
             f"{text} was not kept by the run to patch from: sj.run(..., keep=[{text!r}]); kept: {', '.join(made.values)} (asked as {bare})"
         )
-    found = made.values[text]
-    if "batch" not in found.names:
-        return found
-    place = found.names.index("batch")
-    rows = found.as_tensor().shape[place]
+    found, start = made.values[text], None
+    if "batch" in found.names:
+        _check_rows(text, found.as_tensor().shape[found.names.index("batch")], inputs)
+    if text == bare and {"query", "key"} & set(found.names):
+        at = address.position.at if address.position is not None else None
+        if isinstance(at, Range) and (at.first < 0) == (at.last < 0):
+            found, start = _at_range(made, found, address, at), at.first
+        else:
+            found = _at_all(made, found, address, inputs)
+    if "batch" in found.names and found.as_tensor().shape[place := found.names.index("batch")] == 1:
+        rest = tuple(name for name in found.names if name != "batch")
+        found = Array(found.as_tensor().select(place, 0), rest)
+    return found, start
+
+
+def _check_rows(text: str, rows: int, inputs: Mapping[str, torch.Tensor] | None) -> None:
+    """Refuse to patch from several rows but into as many."""
     if rows == 1:
-        tensor = found.as_tensor().select(place, 0)
-        found = Array(tensor, tuple(name for name in found.names if name != "batch"))
-    elif inputs is None:
+        return
+    if inputs is None:
         raise InputError(
             f"{text}: a patch from {rows} rows fits one run only; patch from a single row, or use it in sj.run"
         )
-    elif rows != (here := len(next(iter(inputs.values())))):
+    if rows != (here := len(next(iter(inputs.values())))):
         raise InputError(f"{text}: the patch has {rows} rows and the run has {here}: give as many rows, or one")
-    if "query" in found.names and inputs is not None and address.position is None:
-        have, need = found.as_tensor().shape[found.names.index("query")], _width(inputs)
-        if have != need:
+
+
+def _at_range(made: Run, found: Array, address: Address, at: Range) -> Array:
+    """Return a value at a range of each row's real positions, both ends counted from one end of the row."""
+    real = _real(made)
+    have = real.sum(1)
+    if bool((have <= max(at.last, -at.first - 1)).any()):
+        row = int(have.argmin())
+        raise InputError(
+            f"{address}: row {row} to patch from has {int(have[row])} real tokens, so it lacks some of these positions"
+        )
+    if "query" not in found.names:
+        raise InputError(f"{address}: this value has no positions to choose from")
+    if "key" in found.names:
+        raise InputError(
+            f"{address}: values between two positions cannot be patched at a range; patch all of them, or z, or q and k, instead"
+        )
+    begin = real.int().argmax(1) + (have if at.first < 0 else 0) + at.first
+    rest = tuple(name for name in found.names if name not in {"batch", "query"})
+    laid = _of_rows(found, rest, len(real))
+    places = (begin[:, None] + torch.arange(at.last - at.first + 1)).to(laid.device)
+    return Array(laid[torch.arange(len(laid), device=laid.device)[:, None], places], ("batch", "position", *rest))
+
+
+def _at_all(made: Run, found: Array, address: Address, inputs: Mapping[str, torch.Tensor] | None) -> Array:
+    """Return a value with its positions where the rows it goes to have them; refuse rows of other lengths."""
+    if lengths(made.inputs) is None:  # inputs whose positions are not known
+        return found
+    there = _real(made)
+    if inputs is not None:
+        need, have = lengths(inputs), there.sum(1)
+        if need is None:
+            return found
+        need = need.cpu()
+        if not bool((have == need).all()):
+            row, bare = int((have != need).nonzero()[0]), _bare(address)
             raise InputError(
-                f"{text}: the patch has {have} positions and the run has {need}; name a position ({text}@-1), or give rows of one length"
+                f"{address}: the patch has {int(have.expand(len(need))[row])} positions and the run has {int(need[row])}; name a position "
+                f"({bare}@-1), or give rows of one length (row {row}; padding does not count)"
             )
-    return found
-
-
-def _width(inputs: Mapping[str, torch.Tensor]) -> int | None:
-    ids = inputs.get("input_ids")
-    return None if ids is None else int(ids.shape[1])
+        here = inputs["attention_mask"].ne(0) if "attention_mask" in inputs else torch.ones_like(inputs["input_ids"])
+        if there.shape[1] == here.shape[1] and bool((there.int().argmax(1) == here.int().argmax(1).cpu()).all()):
+            return found
+    if "key" in found.names or "query" not in found.names:
+        raise InputError(
+            f"{address}: values between two positions are patched only in sj.run, and between rows that are padded alike; "
+            "pad both on the right, or patch z, or q and k, instead"
+        )
+    if "batch" not in found.names:
+        return found
+    rest = tuple(name for name in found.names if name not in {"batch", "query"})
+    laid = _of_rows(found, rest, len(there))
+    moved, _ = _by_real_position(laid, there.to(laid.device))
+    return Array(moved, ("batch", "position", *rest))

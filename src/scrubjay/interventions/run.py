@@ -40,8 +40,9 @@ class Run:
 
     @property
     def output(self) -> torch.Tensor:
-        """The result: (batch, query, vocab) logits of a language model, whatever else the model returns."""
-        return self.values[self.model.anatomy.result].as_tensor()
+        """The result as the module gives it: (batch, query, vocab) logits of a language model, whatever else it returns."""
+        result = self.model.anatomy.result
+        return self.values[result].in_dims(self.model.circuit.layout(result))
 
     @property
     def logits(self) -> torch.Tensor:
@@ -131,10 +132,12 @@ def run(
         interventions: changes made by `sj.zero`, `sj.patch` and the like, applied in order.
         differentiable: keep the values connected, for `run.gradient(...)` or torch.autograd.
 
-    Raises `AddressError` for an address the model lacks, and `InputError` for inputs that do not fit. Progress is shown on
+    Raises `AddressError` for an address the model lacks, `InputError` for inputs that do not fit, and `CheckError` for a model that
+    failed its check. Progress is shown on
     the terminal where a run takes longer than two seconds.
     """
     tensors = prepare(model, inputs)
+    model.require("exact", inputs=tensors)
     with torch.enable_grad() if differentiable else torch.no_grad():
         changed = applied(model, interventions, tensors) if interventions else model
     texts = [keep] if isinstance(keep, str) else list(keep)

@@ -43,6 +43,8 @@ class ScrubResult:
             reference data, all samples of one datum together.
         constant: the loss of the best predictor that ignores its input.
         per_example: the scrubbed loss of each sample; `table` the rows that each source read.
+        hypothesis: what was claimed, as it was when scrubbed; it takes no more claims.
+        facts: what the result depended on; `seeds` is None where a table was replayed.
     """
 
     hypothesis: Hypothesis
@@ -80,8 +82,8 @@ class ScrubResult:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The digest of everything the result depends on, and of the result."""
-        return digest_json(self.to_dict())
+        """The digest of everything the result depends on, and of the result: equal for a result and its replay by the table."""
+        return digest_json({**self.to_dict(), "facts": {**self._facts(), "seeds": None}})
 
     def to_dict(self) -> dict[str, object]:
         """Return the result as plain values, ready for JSON, with the fingerprints of what it depended on."""
@@ -102,8 +104,11 @@ class ScrubResult:
                 name: {"classes": size.classes, "smallest": size.smallest, "alone": size.alone}
                 for name, size in self.classes.items()
             },
-            "facts": {key: value for key, value in self.facts.items() if key != "seconds"},
+            "facts": self._facts(),
         }
+
+    def _facts(self) -> dict[str, object]:
+        return {key: value for key, value in self.facts.items() if key != "seconds"}
 
     def __repr__(self) -> str:
         """Say the outcome in one line."""
@@ -121,7 +126,7 @@ def summarise(
     model: Model,
     hypothesis: Hypothesis,
     data: Dataset,
-    seeds: tuple[int, ...],
+    seeds: tuple[int, ...] | None,
     classes: Mapping[str, ClassSizes],
     outputs: tuple[torch.Tensor, ...],
     evaluated_rows: int,
@@ -141,7 +146,7 @@ def summarise(
         "rows": len(data),
         "hypothesis": hypothesis.digest,
         "table": digest_json({name: digest_array(rows) for name, rows in table.items()}),
-        "seeds": list(seeds),
+        "seeds": None if seeds is None else list(seeds),
         "evaluated_rows": evaluated_rows,
         "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(),

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional as F
 
 from scrubjay.capture.model import Model
+from scrubjay.circuit.address import expand
+from scrubjay.circuit.places import read
 from scrubjay.claims.data import Dataset
 from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.engine.progress import progress_after
@@ -56,8 +58,10 @@ def scrub(
         loss: from results (sample, ...) and labels (sample, ...) to one loss for each sample; default: cross-entropy in nats.
         table: an index table of an earlier result (`result.table`), to replay it; then `samples` and `seeds` are not used.
 
-    The floor resamples the whole input independently of the label. Raises `HypothesisError` for a hypothesis that does not
-    fit the model or the data, and `InputError` for data the model cannot read.
+    The floor resamples the whole input independently of the label. A claim about all positions puts each place of one row at
+    the same place of another, as counted from the first real token: padding on the right may differ between rows (where the
+    other row has ended, its padding is read), padding on the left may not. Raises `HypothesisError` for a hypothesis that does
+    not fit the model or the data, `InputError` for data the model cannot read, and `CheckError` for a model that failed its check.
     """
     if not isinstance(data, Dataset):
         raise InputError(
@@ -66,10 +70,14 @@ def scrub(
     which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if table is None and (samples < 2 or not which):
         raise InputError(f"samples={samples}, seeds={seeds!r}: a scrub needs at least two samples and one seed")
+    model.require("exact", "rows_independent", inputs=data.inputs)
     begun = time.perf_counter()
-    tree = treeify(model, hypothesis)
+    hypothesis = hypothesis.sealed()
+    tree = treeify(model, hypothesis, _lengths(data))
     _check_positions(hypothesis, data)
+    _check_aligned(model, hypothesis, data)
     sizes = class_sizes(tree.sources, hypothesis, data)
+    drawn_by = which if table is None else None
     if table is None:
         drawn = [draw(tree.sources, hypothesis, data, samples, seed) for seed in which]
         table = {source.name: np.concatenate([one[source.name] for one in drawn]) for source in tree.sources}
@@ -81,9 +89,37 @@ def scrub(
     scrubbed, original, floor = (_losses(measure, value, labels) for value in done.values)
     constant = _constant_loss(labels, done.values[1], measure) if loss is None else float("nan")
     return summarise(
-        Losses(scrubbed, original, floor, constant), table, model=model, hypothesis=hypothesis, data=data, seeds=which, classes=sizes, outputs=done.values,
+        Losses(scrubbed, original, floor, constant), table, model=model, hypothesis=hypothesis, data=data, seeds=drawn_by, classes=sizes, outputs=done.values,
         evaluated_rows=done.rows, seconds=time.perf_counter() - begun,
     )  # fmt: skip
+
+
+def _lengths(data: Dataset) -> list[int]:
+    """Return the numbers of real tokens that rows have."""
+    found = lengths({name: torch.from_numpy(np.array(array)) for name, array in data.inputs.items()})
+    return [] if found is None else found.unique().tolist()
+
+
+def _check_aligned(model: Model, hypothesis: Hypothesis, data: Dataset) -> None:
+    """Refuse claims about all positions at once where rows begin at different places."""
+    mask = data.inputs.get("attention_mask")
+    if mask is None or mask.ndim != 2 or "attention_mask" not in model.circuit.inputs:
+        return
+    first = (mask != 0).argmax(1)
+    if (first == first[0]).all():
+        return
+    row = int((first != first[0]).argmax())
+    _, *below = hypothesis.claims()
+    for claim in below:
+        if claim.site.position is not None:
+            continue
+        (address,) = expand(claim.site, model.anatomy.shape)
+        if {"query", "key"} & read(model.circuit, model.anatomy, address).axis_names:
+            raise HypothesisError(
+                f"claim {claim.name!r}: {claim.site} is about all positions, and rows of {data.name!r} begin at different places "
+                f"(row 0 at {first[0]}, row {row} at {first[row]}), so one row's positions would stand for others of another row: "
+                "pad on the right, claim positions one by one (@0, @-1), or select rows of one length"
+            )
 
 
 def _check_positions(hypothesis: Hypothesis, data: Dataset) -> None:

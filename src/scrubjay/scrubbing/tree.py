@@ -7,18 +7,21 @@ their place, on the claimed paths only. Two paths to one site may so see two dat
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scrubjay.capture.model import Model
-from scrubjay.circuit.address import Address, Head
+from scrubjay.circuit.address import Address, Head, KeyValueHead
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.flow import depends
 from scrubjay.circuit.graph import substitute, topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Gather, Input
-from scrubjay.circuit.places import place, read, write
+from scrubjay.circuit.places import place, read, single_positions, written
 from scrubjay.circuit.recognisers import Anatomy
-from scrubjay.claims.hypothesis import Claim, Hypothesis, check_sites
+from scrubjay.claims.hypothesis import Claim, Hypothesis, canonical, check_sites
 from scrubjay.errors import AddressError, HypothesisError
 
 ROWS = "rows."
@@ -47,13 +50,13 @@ class Treeified:
     sources: tuple[Source, ...]
 
 
-def treeify(model: Model, hypothesis: Hypothesis) -> Treeified:
-    """Return the scrubbed circuit of a hypothesis.
+def treeify(model: Model, hypothesis: Hypothesis, lengths: Collection[int] = ()) -> Treeified:
+    """Return the scrubbed circuit of a hypothesis; `lengths` are the numbers of real tokens that rows have, where known.
 
     Raises `HypothesisError` for a site the model lacks, a claim that its reader cannot read, and paths that do not exist.
     """
     check_sites(hypothesis, model.anatomy.shape)
-    root = hypothesis.root
+    root = canonical(hypothesis.root, model.anatomy.shape)
     if str(Address(root.site.layer, root.site.part, root.site.site)) != model.anatomy.result:
         raise HypothesisError(
             f"a hypothesis begins with the model's result {model.anatomy.result!r}; this one begins with {root.site}"
@@ -66,7 +69,7 @@ def treeify(model: Model, hypothesis: Hypothesis) -> Treeified:
     top = "reference" if root.feature == "exact" else root.name
     if root.feature != "exact":
         sources.append(Source(root.name, "reference", root.feature))
-    scrubbed = _Builder(model.circuit, model.anatomy, sources).value(root, top)
+    scrubbed = _Builder(model.circuit, model.anatomy, sources, lengths).value(root, top)
     return Treeified(
         scrubbed,
         read(sourced(model.circuit, "reference"), model.anatomy, root.site),
@@ -88,10 +91,14 @@ def sourced(circuit: Circuit, source: str) -> Circuit:
 
 
 class _Builder:
-    """Builds claims from the root down; collects the data they read."""
+    """Builds claims from the root down; collects the data they read.
 
-    def __init__(self, circuit: Circuit, anatomy: Anatomy, sources: list[Source]) -> None:
-        self.circuit, self.anatomy, self.sources = circuit, anatomy, sources
+    A claim's value is first put in place as a leaf of its own, so that what depends on it can be told from what the same
+    datum's other values are.
+    """
+
+    def __init__(self, circuit: Circuit, anatomy: Anatomy, sources: list[Source], lengths: Collection[int]) -> None:
+        self.circuit, self.anatomy, self.sources, self.lengths = circuit, anatomy, sources, lengths
 
     def value(self, claim: Claim, datum: str) -> Node:
         """Return the value of a claim's site, given the datum drawn for it."""
@@ -100,24 +107,43 @@ class _Builder:
         other = f"{claim.name}/other"
         self.sources.append(Source(other, None, None))
         here = sourced(self.circuit, other)
-        made = [(item, self._below(item, datum)) for item in claim.reads]
-        self._check_apart(here, made)
-        for item, value in made:
+        values = {item.name: self._below(item, datum) for item in claim.reads}
+        leaves = {name: Input(f"claim.{name}", value.axes) for name, value in values.items()}
+        self._check_apart(here, claim.reads)
+        for item in claim.reads:
             if item.via == "all":
-                here = self._put(here, item, value, claim)
-        direct = [(item, value) for item, value in made if item.via == "direct"]
-        if not direct:
-            return self._checked(read(here, self.anatomy, claim.site), made)
-        frozen, thaw = freeze(here, self.anatomy, claim.site)
-        for item, value in direct:
-            frozen = self._put(frozen, item, value, claim)
-        node = read(frozen, self.anatomy, claim.site)
-        return self._checked(substitute([node], thaw)[node], made)
+                here = self._put(here, item, leaves[item.name], claim)
+        direct = [item for item in claim.reads if item.via == "direct"]
+        node, positions = read(here, self.anatomy, claim.site), self._positions(here, claim)
+        if direct:
+            frozen, thaw = freeze(here, self.anatomy, claim.site, [item.site for item in direct])
+            for item in direct:
+                frozen = self._put(frozen, item, leaves[item.name], claim)
+            node = read(frozen, self.anatomy, claim.site)
+            node = substitute([node], thaw)[node]
+        for item in claim.reads:
+            if not depends([node], leaves[item.name], positions, self._are_apart):
+                raise HypothesisError(
+                    f"claim {item.name!r}: another claim takes the place of all that reads {item.site}; leave one of them out, or put it below the other"
+                )
+        return substitute([node], {leaves[name]: value for name, value in values.items()})[node]
 
-    def _check_apart(self, circuit: Circuit, made: list[tuple[Claim, Node]]) -> None:
+    def _positions(self, circuit: Circuit, claim: Claim) -> Mapping[Node, int]:
+        """Return the nodes for the positions that a claim and those below it are at."""
+        sites = [claim.site, *(item.site for item in claim.reads)]
+        ats = {-1 if site.position.at == "END" else site.position.at for site in sites if site.position is not None}
+        return single_positions(circuit, [at for at in ats if isinstance(at, int)])
+
+    def _are_apart(self, one: int, two: int) -> bool:
+        """Tell whether two positions of a row are never the same place."""
+        if (one < 0) == (two < 0):
+            return one != two
+        return bool(self.lengths) and all(one % length != two % length for length in self.lengths)
+
+    def _check_apart(self, circuit: Circuit, claims: Collection[Claim]) -> None:
         """Refuse two claims about one place that has two names (the stream after a layer and before the next)."""
         seen: dict[tuple[Node, Node], Claim] = {}
-        for item, _ in made:
+        for item in claims:
             try:
                 bare = Address(item.site.layer, item.site.part, item.site.site)
                 spot = read(circuit, self.anatomy, item.site), place(circuit, self.anatomy, bare).target
@@ -129,65 +155,84 @@ class _Builder:
                     f"claims {other.name!r} and {item.name!r} are about one place: {other.site} is {item.site}; keep one"
                 )
 
-    def _checked(self, node: Node, made: list[tuple[Claim, Node]]) -> Node:
-        """Return a claim's value; refuse a claim below it whose value another one has replaced altogether."""
-        read_now = set(topological([node]))
-        for item, value in made:
-            if value not in read_now:
-                raise HypothesisError(
-                    f"claim {item.name!r}: another claim takes the place of all that reads {item.site}; leave one of them out, or put it below the other"
-                )
-        return node
-
     def _below(self, item: Claim, datum: str) -> Node:
-        if item.feature == "exact":
-            return self.value(item, datum)
-        self.sources.append(Source(item.name, datum, item.feature))
-        return self.value(item, item.name)
+        if item.feature != "exact":
+            self.sources.append(Source(item.name, datum, item.feature))
+            datum = item.name
+        value = self.value(item, datum)
+        if not any(isinstance(node, Input) and node.name.startswith(INDEX) for node in topological([value])):
+            raise HypothesisError(
+                f"claim {item.name!r}: {item.site} is the same for every datum (no input is read on the way to it), so there is nothing to "
+                "resample; claim what depends on the datum: embed, or the stream that this is a part of"
+            )
+        return value
 
-    def _put(self, circuit: Circuit, item: Claim, value: Node, reader: Claim) -> Circuit:
+    def _put(self, circuit: Circuit, item: Claim, leaf: Node, reader: Claim) -> Circuit:
+        """Return the circuit with a leaf at a claim's site; refuse a site that the reader does not depend on."""
         try:
-            before = read(circuit, self.anatomy, reader.site)
-            changed = write(circuit, self.anatomy, item.site, lambda _: value, f"claim {item.name}")
+            changed, _ = written(circuit, self.anatomy, item.site, lambda _: leaf, f"claim {item.name}")
         except AddressError as error:
             raise HypothesisError(f"claim {item.name!r}: {error}") from error
-        if read(changed, self.anatomy, reader.site) is before:
+        node = read(changed, self.anatomy, reader.site)
+        if depends([node], leaf, self._positions(circuit, reader), self._are_apart):
+            return changed
+        if depends([node], leaf):
             advice = (
-                "claim the head's out or the MLP's out, or use via='all'"
-                if item.via == "direct"
-                else "claim a site that comes before it"
+                f"{item.via} paths carry it to its own position alone: claim the position that {reader.name!r} reads"
             )
-            raise HypothesisError(
-                f"claim {item.name!r}: {reader.site} does not read {item.site} by {item.via} paths; {advice}"
-            )
-        return changed
+        elif item.via == "direct":
+            advice = "claim the head's out or the MLP's out, or use via='all'"
+        else:
+            advice = "claim a site that comes before it"
+        raise HypothesisError(
+            f"claim {item.name!r}: {reader.site} does not read {item.site} by {item.via} paths; {advice}"
+        )
 
 
-def freeze(circuit: Circuit, anatomy: Anatomy, reader: Address) -> tuple[Circuit, dict[Node, Node]]:
+_CUT = re.compile(r"L(\d+)\.(\w+)\._cut")
+
+
+def freeze(
+    circuit: Circuit, anatomy: Anatomy, reader: Address, senders: Sequence[Address] = ()
+) -> tuple[Circuit, dict[Node, Node]]:
     """Return the circuit with the inside of every component but the reader's own replaced by leaves, and how to undo it.
 
     What is left between a site and the reader are direct paths: residual additions (with the norms that belong to the
-    stream), output projections, and the reader's own norm and computation.
+    stream), output projections, and the reader's own norm and computation. A component whose inside is not understood is
+    replaced as a whole. Raises `HypothesisError` where something that is no addition stands between a sender and the reader.
     """
-    own = _component(reader)
-    names: dict[str, Node] = {}
-    for number, _ in enumerate(anatomy.layers):
-        for site in ("attn.z", "mlp.post"):
-            address = f"L{number}.{site}"
-            if address in circuit.table and own != (number, site.split(".")[0]):
-                names[address] = circuit.table[address]
+    _check_gaps(anatomy, reader, senders)
+    own = _component(anatomy, reader)
     leaves: dict[Node, Node] = {}
-    for address, node in names.items():
-        leaves.setdefault(node, Input(f"frozen.{address}", node.axes))
+    for address, node in circuit.table.items():
+        found = _CUT.fullmatch(address)
+        if found is not None and own != (int(found[1]), found[2]):
+            leaves.setdefault(node, Input(f"frozen.{address.removesuffix('._cut')}", node.axes))
     return circuit.rewrite(leaves, "direct paths only"), {leaf: node for node, leaf in leaves.items()}
 
 
-def _component(reader: Address) -> tuple[int, str] | None:
+def _check_gaps(anatomy: Anatomy, reader: Address, senders: Sequence[Address]) -> None:
+    end = reader.layer if isinstance(reader.layer, int) else len(anatomy.layers)
+    for sender in senders:
+        start = sender.layer if isinstance(sender.layer, int) else -1
+        crossed = [gap for gap in sorted(anatomy.gaps) if start < gap <= end]
+        if crossed:
+            raise HypothesisError(
+                f"{sender} is to be read by {reader} by direct paths, and between L{crossed[0] - 1}.resid_post and "
+                f"L{crossed[0]}.resid_pre stands something that is no residual addition, so it is not known which paths "
+                "are direct: use via='all'"
+            )
+
+
+def _component(anatomy: Anatomy, reader: Address) -> tuple[int, str] | None:
     """Return the layer and kind of the component a reader belongs to, if any."""
     if not isinstance(reader.layer, int):
         return None
-    if isinstance(reader.part, Head) or reader.site.startswith(("attn.", "ln1")):
+    kind = reader.site.partition(".")[0]
+    if isinstance(reader.part, Head | KeyValueHead):
         return reader.layer, "attn"
-    if reader.part is not None or reader.site.startswith(("mlp.", "ln2")):
+    if kind == "ln1":
+        return reader.layer, "attn" if "attn" in anatomy.layers[reader.layer].kinds else "mixer"
+    if reader.part is not None or kind == "ln2":
         return reader.layer, "mlp"
-    return None
+    return (reader.layer, kind) if kind in {"attn", "mlp", "mixer", "cross"} else None
