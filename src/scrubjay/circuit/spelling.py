@@ -21,6 +21,7 @@ LAYER_SITES = (
     *(f"attn.{site}" for site in (*_ATTENTION, "o", "out")),
     *(f"mlp.{site}" for site in ("in", "pre", "gate", "up", "post", "out")),
     *(f"mlp.router.{site}" for site in ("logits", "weights", "chosen")),
+    *("mixer.out", "cross.out"),
     *("ln1.scale", "ln1.normalized", "ln2.scale", "ln2.normalized"),
 )
 HEAD_SITES = (*_ATTENTION, "out", "q_in", "k_in", "v_in")

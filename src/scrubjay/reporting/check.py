@@ -91,6 +91,9 @@ def logits_agree(model: Model, forward: Forward, batches: Sequence[Mapping[str, 
     return Check("The circuit is the module", worst, limit, words)
 
 
+_WRITES = ("attn.out", "cross.out", "mixer.out", "mlp.out")
+
+
 def stream_adds_up(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) -> Check:
     """Return whether the stream after each layer is the stream before it plus what attention and MLP write."""
     name = "The residual stream adds up"
@@ -99,7 +102,7 @@ def stream_adds_up(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) 
     wanted = [
         f"L{layer}.{site}"
         for layer in range(model.layers)
-        for site in ("resid_pre", "attn.out", "mlp.out", "resid_post")
+        for site in ("resid_pre", *_WRITES, "resid_post")
         if f"L{layer}.{site}" in table
     ]
     if not model.layers:
@@ -114,11 +117,7 @@ def stream_adds_up(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) 
         values = {site: kept.values[site].as_tensor() for site in wanted}
         for layer in range(model.layers):
             after = values[f"L{layer}.resid_post"]
-            parts = [
-                values[f"L{layer}.{site}"]
-                for site in ("resid_pre", "attn.out", "mlp.out")
-                if f"L{layer}.{site}" in values
-            ]
+            parts = [values[f"L{layer}.{site}"] for site in ("resid_pre", *_WRITES) if f"L{layer}.{site}" in values]
             gap = (torch.stack([part.expand_as(after) for part in parts]).sum(0) - after).abs()
             worst = max(worst, float(gap.max()) / (float(after.abs().max()) or 1.0))
             limit = _precision(after)
@@ -128,7 +127,7 @@ def stream_adds_up(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) 
 def heads_add_up(model: Model, batches: Sequence[Mapping[str, torch.Tensor]]) -> Check:
     """Return whether attention's output projection gives the sum of its heads' shares and one constant, its bias."""
     name = "Heads add up to attention"
-    layers = [layer for layer in range(model.layers) if f"L{layer}.attn.o" in model.circuit.table]
+    layers = [layer for layer in range(model.layers) if "H.out" in model.anatomy.shape.layers[layer].sites]
     if not layers:
         return Check(name, None, 0.0, "no output projection was recognised in this model")
     worst, limit = 0.0, 0.0
@@ -150,7 +149,9 @@ def attention_sums_to_one(model: Model, batches: Sequence[Mapping[str, torch.Ten
     """Return whether every row of attention weights sums to one, at real positions."""
     name = "Attention rows sum to one"
     wanted = [
-        f"L{layer}.attn.pattern" for layer in range(model.layers) if f"L{layer}.attn.pattern" in model.circuit.table
+        f"L{number}.attn.pattern"
+        for number, layer in enumerate(model.anatomy.layers)
+        if f"L{number}.attn.pattern" in model.circuit.table and not layer.sinks
     ]
     if not wanted:
         return Check(name, None, 0.0, "no attention was recognised in this model")

@@ -68,8 +68,10 @@ def contributions(model: Model, inputs: Any, contrast: Contrast, position: int) 
 
     Raises `InputError` for a model whose stream is no sum or has no recognised layers.
     """
-    if not model.layers or not model.anatomy.additive:
+    parts = {tuple(sorted(layer.kinds)) for layer in model.anatomy.layers}
+    if not model.anatomy.additive or not parts <= {("attn",), ("attn", "mlp")}:
         why = "norms follow the sums" if model.layers else "no layers were recognised"
+        why = "layers have other parts than an attention and an MLP" if model.anatomy.additive else why
         raise InputError(
             f"direct contributions were asked for in {model.name}, where {why}: there is no sum to take apart"
         )

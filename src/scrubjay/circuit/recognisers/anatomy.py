@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scrubjay.circuit.address import LayerShape, ModelShape
 from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Index, Narrow
-from scrubjay.circuit.recognisers.attention import find_attention
+from scrubjay.circuit.recognisers.attention import Attention, is_attention, positions
 from scrubjay.circuit.recognisers.bias import with_biases_inside
-from scrubjay.circuit.recognisers.facts import Norm, facts
-from scrubjay.circuit.recognisers.stream import Ends, Layer, find_ends, find_layers
+from scrubjay.circuit.recognisers.ends import Ends, find_ends
+from scrubjay.circuit.recognisers.experts import Mixture
+from scrubjay.circuit.recognisers.facts import Facts, facts, norm_below, region
+from scrubjay.circuit.recognisers.heads import split_heads, with_whole_heads
+from scrubjay.circuit.recognisers.layer import ATTENTION, MLP, Layer, find_layers
+from scrubjay.circuit.recognisers.mlp import Mlp
+from scrubjay.circuit.recognisers.naming import addresses, axis_names, is_post_norm, norms, notes
+from scrubjay.circuit.recognisers.stream import Stream, find_stream, is_additive
 from scrubjay.circuit.renaming import rename_axes
 
 
 @dataclass(frozen=True)
 class LayerAnatomy:
-    """What a layer has: sizes, and whether its norms follow its sums.
+    """What a layer has: sizes, kinds, and whether its norms follow its sums.
 
     `head_axes` are the axes of heads, key-value heads first; one head of `heads` is an index on each (outermost first).
+
+    Attributes:
+        kinds: the blocks in order: `attn`, `cross` (attention to another sequence), `mlp`, `mixer`, or empty (not understood).
+        module: the path of the module that is this layer, where one ends where it ends.
+        parallel: attention and MLP read one stream, and both are added to it.
+        post_norm: the stream is normed between sums. sandwich: what is added passes a norm first.
+        norm: `layer` or `rms`, of what attention or MLP read; empty where they have none of their own.
+        rotary: `q_rot` is not `q` up to a norm. qk_norm: queries are normed. soft_cap: scores pass a tanh.
+        sinks: a column that is no key takes part in the softmax, so a row of the pattern sums to less than one.
+        head_shares: a head's `out` can be read off the output projection.
+        experts: how many experts its mixture has (0: it is none).
     """
 
     heads: int
@@ -31,6 +47,17 @@ class LayerAnatomy:
     gated: bool
     post_norm: bool
     inverse_scales: frozenset[str]
+    kinds: tuple[str, ...] = ()
+    module: str = ""
+    parallel: bool = False
+    sandwich: bool = False
+    norm: str = ""
+    rotary: bool = False
+    qk_norm: bool = False
+    soft_cap: bool = False
+    sinks: bool = False
+    head_shares: bool = True
+    experts: int = 0
 
     def head_index(self, head: int) -> dict[str, int]:
         """Return the place of a head on each head axis."""
@@ -51,7 +78,14 @@ class LayerAnatomy:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The layers that were recognised, the shape that addresses are expanded by, and what was not understood."""
+    """The layers that were recognised, the shape that addresses are expanded by, and what was not understood.
+
+    Attributes:
+        additive: the stream after the last layer is that before the first plus all that layers write.
+        notes: what was not understood, in words.
+        gaps: numbers of layers before which something stands that is no addition: no direct path crosses it.
+        positions: how positions enter: `learned`, `rotary`, `alibi`, `relative` (a table of distances), `none` that is known.
+    """
 
     layers: tuple[LayerAnatomy, ...]
     shape: ModelShape
@@ -59,6 +93,8 @@ class Anatomy:
     additive: bool
     notes: tuple[str, ...] = ()
     inverse_scales: frozenset[str] = frozenset()
+    gaps: frozenset[int] = frozenset()
+    positions: str = "none"
 
 
 def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
@@ -66,157 +102,159 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
 
     What cannot be identified stays in the circuit without an address and is told in `notes`; nothing is guessed.
     """
-    circuit = with_biases_inside(circuit)
+    return _recognise(with_biases_inside(circuit), again=True)
+
+
+def _recognise(circuit: Circuit, *, again: bool) -> tuple[Circuit, Anatomy]:
     ((result, root),) = circuit.roots.items()
     known = facts(circuit.nodes, [root])
-    attentions = find_attention(known)
-    layers = find_layers(attentions, known, [root]) if attentions else []
-    notes: list[str] = []
-    if not attentions:
-        notes.append("no attention was found: values are addressed by module path")
-    if layers is None:
-        notes.append("the residual stream around the attention layers is not understood")
-        layers = []
+    stream = find_stream(known)
+    layers = find_layers(stream, known, circuit.table)
+    split = split_heads(_attentions(layers), known)
+    if split and again:
+        return _recognise(with_whole_heads(circuit, split), again=False)
+    said = _apart(stream, known)
     modules = frozenset(circuit.table)
     paths = frozenset(place.removeprefix(".") for place in modules)
-    if not layers:
-        named = circuit.with_table(
-            {**circuit.table, **{f"_in.{name}": node for name, node in circuit.inputs.items()}, result: root}
-        )
-        return named, Anatomy(
-            (), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(notes)
-        )
-    ends = find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known)
     given = {f"_in.{name}": node for name, node in circuit.inputs.items()}
-    nodes = {**circuit.table, **given, **_table(layers, ends, result, root)}
-    made = rename_axes([root, *nodes.values()], _axis_names(layers, ends, root))
+    if not layers:
+        said.append("no residual stream was found: values are addressed by module path")
+        named = circuit.with_table({**circuit.table, **given, result: root})
+        return named, Anatomy((), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(said))
+    closed = is_post_norm(layers[-1])
+    ends = find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known, normed=closed)
+    gaps = _gaps(layers, stream)
+    nodes = {**circuit.table, **given, **addresses(layers, ends, result, root, known)}
+    made = rename_axes([root, *nodes.values()], axis_names(layers, ends, root))
     named = Circuit({result: made[root]}, {address: made[node] for address, node in nodes.items()})
-    return named, _anatomy(layers, ends, named, modules, tuple(notes))
+    parts = tuple(_layer_anatomy(number, layers, named, known) for number in range(len(layers)))
+    top = frozenset(address for address in named.table if not address.startswith(("L", "_"))) - modules
+    return named, Anatomy(
+        parts,
+        ModelShape(tuple(_layer_shape(number, part, named) for number, part in enumerate(parts)), top, paths),
+        result,
+        is_additive(stream),
+        (*said, *notes(layers, gaps)),
+        frozenset({"ln_f"}) if ends.ln_f is not None and ends.ln_f.inverse else frozenset[str](),
+        frozenset(gaps),
+        _positions(layers, ends, known),
+    )
 
 
-def _table(layers: list[Layer], ends: Ends, result: str, root: Node) -> dict[str, Node]:
-    table: dict[str, Node] = {}
-    if ends.embed is not None:
-        table["embed"] = ends.embed
-    if ends.pos_embed is not None:
-        table["pos_embed"] = ends.pos_embed
+def _attentions(layers: Sequence[Layer]) -> list[Attention]:
+    return [block.inside for layer in layers for block in layer.blocks if isinstance(block.inside, Attention)]
+
+
+def _apart(stream: Stream, known: Facts) -> list[str]:
+    """Return notes on attention that is in no layer."""
+    writes = [write for step in stream.steps for write in step.writes]
+    inside = {node for write in writes for node in region(write, stream.values, known)}
+    softmaxes = [node for node in known.nodes if is_attention(node)]
+    elsewhere = sum(is_attention(node, of_queries=False) for node in known.nodes)
+    said = (
+        [f"{elsewhere} attentions within another sequence (an encoder): addressed by module path"] if elsewhere else []
+    )
+    if not softmaxes:
+        return [*said, "no attention was found"]
+    apart = [node for node in softmaxes if node not in inside]
+    if not apart:
+        return said
+    many = "one attention softmax is" if len(apart) == 1 else f"{len(apart)} attention softmaxes are"
+    return [
+        *said,
+        f"{many} no part of the recognised layers (an encoder, or a stream that is not understood): addressed by module path",
+    ]
+
+
+def _gaps(layers: Sequence[Layer], stream: Stream) -> list[int]:
+    """Return the numbers of layers that begin after a gap of the stream."""
+    done, found = 0, list[int]()
     for number, layer in enumerate(layers):
-        here = f"L{number}."
-        one = layer.attention
-        table[here + "resid_pre"] = layer.resid_pre
-        for site in ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "o"):
-            table[f"{here}attn.{site}"] = getattr(one, site)
-        table[here + "attn._product"] = one.o_product
-        table[here + "attn.out"] = layer.attn_out
-        if layer.mlp is not None:
-            table[here + "resid_mid"] = layer.resid_mid
-            table.update(
-                {
-                    here + "mlp.in": layer.mlp.reads,
-                    here + "mlp.pre": layer.mlp.pre,
-                    here + "mlp.post": layer.mlp.post,
-                    here + "mlp.out": layer.mlp.out,
-                }
-            )
-            if layer.mlp.up is not None:
-                table.update({here + "mlp.gate": layer.mlp.pre, here + "mlp.up": layer.mlp.up})
-        table[here + "resid_post"] = layer.resid_post
-        for name, norm in (("ln1", layer.ln1), ("ln2", layer.ln2)):
-            _norm_sites(table, here + name, norm)
-    _norm_sites(table, "ln_f", ends.ln_f)
-    table[result] = root
-    return table
+        if done in stream.gaps and layer.steps:
+            found.append(number)
+        done += len(layer.steps)
+    return found
 
 
-def _norm_sites(table: dict[str, Node], name: str, norm: Norm | None) -> None:
-    if norm is not None:
-        table[f"{name}.scale"] = norm.scale
-        table[f"{name}.normalized"] = norm.normalized
+def _positions(layers: Sequence[Layer], ends: Ends, known: Facts) -> str:
+    """Return how positions enter the model."""
+    if ends.pos_embed is not None:
+        return "learned"
+    return next((kind for one in _attentions(layers) if (kind := positions(one, known)) != "none"), "none")
 
 
-def _axis_names(layers: list[Layer], ends: Ends, root: Node) -> dict[str, str]:
-    """Return the glossary's names for the axes that the anatomy identifies."""
-    given: dict[str, str] = dict(ends.tables)
-
-    def rest(node: Node, *known: str) -> list[str]:
-        return [axis.name for axis in node.axes if axis.name not in {"batch", "query", "key", *known}]
-
-    def name(old: list[str], new: str) -> None:
-        if len(old) == 1:
-            given.setdefault(old[0], new)
-
-    name(rest(layers[0].resid_pre), "model")
-    for layer in layers:
-        one = layer.attention
-        if len(one.heads) == 1:
-            name(list(one.heads), "head")
-        elif len(one.heads) == 2:
-            name([one.heads[0]], "kv")
-            name([one.heads[1]], "group")
-        chosen = {node.axis for node in (one.q, one.k, one.v) if isinstance(node, Index)}
-        name(sorted(chosen), "qkv")
-        for node in (one.q, one.k, one.v, one.q_rot, one.k_rot, one.z):
-            name(rest(node, *one.heads), "d_head")
-        if layer.mlp is not None:
-            name(rest(layer.mlp.post), "hidden")
-    name(rest(root, *(old for old, new in given.items() if new == "model")), "vocab")
-    return _with_stretches(given, root)
-
-
-def _with_stretches(given: dict[str, str], root: Node) -> dict[str, str]:
-    """Name stretches of a named axis after it: `x[0:32]` becomes `d_head[0:32]`."""
-    for node in topological([root]):
-        if isinstance(node, Narrow) and node.axis in given and "[" in node.to.name:
-            given.setdefault(node.to.name, given[node.axis] + node.to.name[node.to.name.rindex("[") :])
-    return given
+def _layer_anatomy(number: int, layers: Sequence[Layer], circuit: Circuit, known: Facts) -> LayerAnatomy:
+    layer, here = layers[number], f"L{number}."
+    attention, mlp = layer.first(ATTENTION), layer.first(MLP)
+    one = attention.inside if attention is not None and isinstance(attention.inside, Attention) else None
+    two = mlp.inside if mlp is not None else None
+    axes, kv_axes, shares = _head_axes(here, one, circuit.table)
+    found = norms(layer, known, last=number + 1 == len(layers))
+    return LayerAnatomy(
+        _product(axes) if one is not None else 0,
+        _product([axis for axis in axes if axis[0] in kv_axes]) if one is not None else 0,
+        axes,
+        kv_axes,
+        _neurons(circuit.table[here + "mlp.post"]) if isinstance(two, Mlp) else 0,
+        gated=isinstance(two, Mlp) and two.up is not None,
+        post_norm=is_post_norm(layer),
+        inverse_scales=frozenset(name for name, norm in found.items() if norm.inverse),
+        kinds=tuple(block.kind for block in layer.blocks),
+        module=layer.module,
+        parallel=any({ATTENTION, MLP} <= {block.kind for block in step} for step in layer.steps),
+        sandwich=any(norm_below(block.out, known) is not None for block in layer.blocks),
+        norm=next(("layer" if norm.centered else "rms" for norm in found.values()), ""),
+        rotary=one is not None and positions(one, known) == "rotary",
+        qk_norm=one is not None and one.qk_norm,
+        soft_cap=one is not None and one.soft_cap,
+        sinks=one is not None and one.sinks,
+        head_shares=shares,
+        experts=two.experts if isinstance(two, Mixture) else 0,
+    )
 
 
-def _anatomy(
-    layers: list[Layer], ends: Ends, circuit: Circuit, modules: frozenset[str], notes: tuple[str, ...]
-) -> Anatomy:
-    parts = tuple(_layer_anatomy(number, layer, circuit) for number, layer in enumerate(layers))
-    shapes = tuple(_layer_shape(number, part, circuit) for number, part in enumerate(parts))
-    top = frozenset(address for address in circuit.table if not address.startswith(("L", "_"))) - modules
-    ((result, _),) = circuit.roots.items()
-    additive = not any(part.post_norm for part in parts)
-    inverse = frozenset({"ln_f"}) if ends.ln_f is not None and ends.ln_f.inverse else frozenset[str]()
-    paths = frozenset(place.removeprefix(".") for place in modules)
-    return Anatomy(parts, ModelShape(shapes, top, paths), result, additive, notes, inverse)
+def _product(axes: Sequence[tuple[str, int]]) -> int:
+    total = 1
+    for _, size in axes:
+        total *= size
+    return total
 
 
-def _layer_anatomy(number: int, layer: Layer, circuit: Circuit) -> LayerAnatomy:
-    here = f"L{number}."
-    pattern, k = circuit.table[here + "attn.pattern"], circuit.table[here + "attn.k"]
+def _neurons(post: Node) -> int:
+    sizes = [axis.size for axis in post.axes if axis.name not in {"batch", "query"}]
+    return int(sizes[0]) if len(sizes) == 1 else 0
+
+
+def _head_axes(
+    here: str, one: Attention | None, table: Mapping[str, Node]
+) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...], bool]:
+    """Return the axes of heads, those of key-value heads, and whether the output projection reads heads apart."""
+    if one is None:
+        return (), (), False
+    pattern, k = table[here + "attn.pattern"], table.get(here + "attn.k", table[here + "attn.k_rot"])
     axes = [axis for axis in pattern.axes if axis.name not in {"batch", "query", "key"}]
     axes.sort(key=lambda axis: axis.name not in k.axis_names)
-    head_axes = tuple((axis.name, int(axis.size)) for axis in axes)
-    kv_axes = tuple(name for name, _ in head_axes if name in k.axis_names)
-    heads = kv_heads = 1
-    for name, size in head_axes:
-        heads *= size
-        kv_heads *= size if name in kv_axes else 1
-    neurons = 0
-    if layer.mlp is not None:
-        post = circuit.table[here + "mlp.post"]
-        sizes = [axis.size for axis in post.axes if axis.name not in {"batch", "query"}]
-        neurons = int(sizes[0]) if len(sizes) == 1 else 0
-    inverse = frozenset(
-        name for name, norm in (("ln1", layer.ln1), ("ln2", layer.ln2)) if norm is not None and norm.inverse
-    )
-    post_norm = layer.mlp is not None and layer.mlp.reads is not layer.resid_mid
-    return LayerAnatomy(
-        heads, kv_heads, head_axes, kv_axes, neurons, bool(layer.mlp and layer.mlp.up), post_norm, inverse
-    )
+    found = tuple((axis.name, int(axis.size)) for axis in axes)
+    product = table[here + "attn._product"]
+    shares = all(name in factor.axis_names for name, _ in found for factor in product.operands if factor.axes)
+    return found, tuple(name for name, _ in found if name in k.axis_names), shares
 
 
-_HEAD_SITES = ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "out", "q_in", "k_in", "v_in")
+_HEAD_SITES = ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z")
 
 
 def _layer_shape(number: int, part: LayerAnatomy, circuit: Circuit) -> LayerShape:
     here = f"L{number}."
     sites = {address[len(here) :] for address in circuit.table if address.startswith(here)}
-    sites -= {"attn._product"}
-    sites |= {f"H.{site}" for site in _HEAD_SITES} | {"KV.k", "KV.v", "KV.k_rot"}
+    sites = {site for site in sites if "_" not in {word[0] for word in site.split(".")}}
+    if part.heads:
+        sites |= {f"H.{site}" for site in _HEAD_SITES if f"attn.{site}" in sites}
+        sites |= {f"H.{site}_in" for site in "qkv" if f"attn.{site}" in sites}
+        sites |= {f"KV.{site}" for site in ("k", "v", "k_rot") if f"attn.{site}" in sites}
+        if part.head_shares:
+            sites.add("H.out")
     if part.neurons:
         sites.add("N")
-    return LayerShape(part.heads, part.kv_heads, part.neurons, 0, frozenset(sites))
+    if f"{here}mlp._each" in circuit.table:
+        sites.add("mlp.E.out")
+    return LayerShape(part.heads, part.kv_heads, part.neurons, part.experts, frozenset(sites))

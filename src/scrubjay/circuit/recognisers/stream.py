@@ -1,240 +1,239 @@
-"""The residual stream, layers, MLPs and norms: what lies between attention layers and how it is added together."""
+"""The residual stream: additions in which what is added was itself computed from what it is added to, one after another.
+
+An addition `s + w` is a step of the stream where `w` depends on `s` through a linear map. `(a + m) + s` and `(s + a) + m`,
+with `a` and `m` both computed from `s`, are one step with two writes: parallel blocks. The longest sequence of steps, each
+read by the next as it is or through a norm, is the stream; where it is interrupted by something that is no addition, the
+sequences on both sides are kept and the gap is told.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from scrubjay.circuit.graph import above
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Gather, Index, Input, Iota, Multiply, Narrow
-from scrubjay.circuit.recognisers.attention import Attention
-from scrubjay.circuit.recognisers.facts import (
-    Facts,
-    Norm,
-    linear_input,
-    norm_below,
-    projection,
-    projections_below,
-    stored,
-    without_casts,
-)  # fmt: skip
+from scrubjay.circuit.ops import Add, Einsum, Experts, Index, Merge, Multiply, Narrow, Opaque, Split
+from scrubjay.circuit.recognisers.facts import Facts, norm_below, region, without_casts
 
 
 @dataclass(frozen=True, eq=False)
-class Mlp:
-    """An MLP: what it reads from the stream, the input and output of its nonlinearity, and what it adds."""
+class Step:
+    """One addition: the stream before it, the terms that were added, and the sum."""
 
-    reads: Node
-    pre: Node
-    up: Node | None
-    post: Node
-    out: Node
+    before: Node
+    writes: tuple[Node, ...]
+    after: Node
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """One layer: its stretch of the residual stream, its attention, its MLP and its norms (where it has them)."""
+class Stream:
+    """The steps in order, and the numbers of those that do not read what the step before them gave (0 is never one)."""
 
-    attention: Attention
-    attn_out: Node
-    resid_pre: Node
-    resid_mid: Node
-    resid_post: Node
-    mlp: Mlp | None
-    ln1: Norm | None
-    ln2: Norm | None
+    steps: tuple[Step, ...]
+    gaps: frozenset[int] = frozenset()
 
-
-def find_layers(attentions: Sequence[Attention], known: Facts, roots: Sequence[Node]) -> list[Layer] | None:
-    """Return the layers, or `None` where the residual stream around some attention is not understood."""
-    additions = [_addition_above(one.o, known) for one in attentions]
-    found: list[Layer] = []
-    for place, one in enumerate(attentions):
-        here = additions[place]
-        if here is None:
-            return None
-        addition, attn_out, resid_pre = here
-        later = additions[place + 1] if place + 1 < len(additions) else None
-        mlp_found = _mlp(addition, later[0] if later else None, known, roots)
-        resid_post, mlp, stream = mlp_found if mlp_found else (addition, None, addition)
-        ln1 = norm_below(one.reads, known)
-        if ln1 is not None and ln1.source is not resid_pre:
-            ln1 = None
-        ln2 = _ln2(mlp, stream, known)
-        if stream is not addition:  # the norm follows the sum
-            ln1 = norm_below(stream, known)
-        found.append(Layer(one, attn_out, resid_pre, addition, resid_post, mlp, ln1, ln2))
-    return [_closing_norm(layer, found, place, known) for place, layer in enumerate(found)]
+    @property
+    def values(self) -> frozenset[Node]:
+        """Every value of the stream."""
+        return frozenset(node for step in self.steps for node in (step.before, step.after))
 
 
-def _ln2(mlp: Mlp | None, stream: Node, known: Facts) -> Norm | None:
-    if mlp is None:
-        return None
-    first = projection(mlp.pre, known)
-    norm = norm_below(linear_input(first, known), known) if first is not None else None
-    return norm if norm is not None and norm.source is stream else None
+def find_stream(known: Facts) -> Stream:
+    """Return the residual stream, which has no steps where none was found."""
+    steps = _steps(known)
+    chain = _longest(steps, known)
+    if not chain:
+        return Stream(())
+    alike = [step for step in steps if _shape(step.after) == _shape(chain[-1].after)]
+    gaps: set[int] = set()
+    for later in (True, False):
+        while True:
+            more = _beyond(chain, alike, known, later=later)
+            if not more:
+                break
+            gaps = gaps | {len(chain)} if later else {len(more), *(gap + len(more) for gap in gaps)}
+            chain = [*chain, *more] if later else [*more, *chain]
+    return Stream(tuple(chain), frozenset(gaps))
 
 
-def _closing_norm(layer: Layer, layers: Sequence[Layer], place: int, known: Facts) -> Layer:
-    """Give a layer whose norm follows its last sum that norm as `ln2`."""
-    if layer.ln2 is not None or layer.mlp is None or layer.mlp.reads is layer.resid_mid:
-        return layer
-    after = layers[place + 1].resid_pre if place + 1 < len(layers) else None
-    candidates = [after] if after is not None else [node for node in known.nodes if norm_below(node, known) is not None]
+def _shape(node: Node) -> tuple[str, ...]:
+    return tuple(sorted(str(axis.size) for axis in node.axes))
+
+
+def _beyond(chain: Sequence[Step], steps: Sequence[Step], known: Facts, *, later: bool) -> list[Step]:
+    """Return the longest sequence of steps wholly after (or before) another, with a part that a layer could be."""
+    first, last = chain[0].before, chain[-1].after
+    if later:
+        reached = above([step.after for step in steps], [last])
+        rest = [step for step in steps if step.before in reached and step.after is not last]
+    else:
+        below = region(first, frozenset(), known)
+        rest = [step for step in steps if step.after in below and step.after is not first]
+    found = _longest(rest, known)
+    return found if len(found) > 1 or any(_mixes(step, known) for step in found) else []
+
+
+def _mixes(step: Step, known: Facts) -> bool:
+    """Tell whether a step reads other positions: what stands alone and does not is part of the embedding or the head."""
+    return any(mixes_positions(region(write, {step.before}, known)) for write in step.writes)
+
+
+def _steps(known: Facts) -> list[Step]:
+    candidates = [node for node in known.nodes if _is_sum(node, known)]
+    bits: dict[Node, int] = {}
     for node in candidates:
-        norm = norm_below(node, known)
-        if norm is not None and norm.source is layer.resid_post:
-            return replace(layer, ln2=norm)
-    return layer
-
-
-def _is_addition(node: Node, known: Facts) -> bool:
-    if not isinstance(node, Add) or "query" not in node.axis_names or "key" in node.axis_names:
-        return False
-    data = known.data_operands(node)
-    return len(data) == 2 and all(
-        "query" in item.axis_names and item.axis_names >= node.axis_names - {"batch"} for item in data
-    )
-
-
-def _addition_above(part: Node, known: Facts) -> tuple[Node, Node, Node] | None:
-    """Return (sum, what the part adds, the stream before) for the nearest residual addition above a part."""
-    reached = {part}
-    queue = [part]
-    while queue:
-        node = queue.pop(0)
-        for reader in known.readers.get(node, []):
-            if reader in reached:
-                continue
-            reached.add(reader)
-            if _is_addition(reader, known):
-                one, two = known.data_operands(reader)
-                if one in reached and two not in reached:
-                    return reader, one, two
-                if two in reached and one not in reached:
-                    return reader, two, one
-            queue.append(reader)
-    return None
-
-
-def _mlp(addition: Node, later: Node | None, known: Facts, roots: Sequence[Node]) -> tuple[Node, Mlp, Node] | None:
-    """Return (sum, MLP, the stream it was added to) for the block between one attention's addition and the next one's."""
-    depends = above(roots, [addition])
-    beyond = above(roots, [later]) if later is not None else set[Node]()
+        for term in _flat(node, known):
+            bits.setdefault(below_scale(term, known), 1 << len(bits))
+        for term in known.data_operands(node):
+            bits.setdefault(below_scale(term, known), 1 << len(bits))
+    inside: dict[Node, int] = {}
     for node in known.nodes:
-        if node not in depends or node is addition or node is later or node in beyond or not _is_addition(node, known):
-            continue
-        one, two = known.data_operands(node)
-        for stream, out in ((one, two), (two, one)):
-            if stream is addition or _is_norm_of(stream, addition, known):
-                mlp = _inside_mlp(out, stream, known)
-                if mlp is not None:
-                    return node, mlp, stream
-    return None
-
-
-def _is_norm_of(node: Node, source: Node, known: Facts) -> bool:
-    norm = norm_below(node, known)
-    return norm is not None and norm.source is source
-
-
-def _inside_mlp(out: Node, stream: Node, known: Facts) -> Mlp | None:
-    down = projections_below(out, known)
-    if len(down) != 1:
-        return None
-    last = projection(down[0], known)
-    if last is None:
-        return None
-    post = linear_input(last, known)
-    first = projections_below(post, known)
-    if len(first) == 1:
-        return Mlp(stream, first[0], None, post, out)
-    if len(first) == 2 and isinstance(post, Multiply):
-        straight = [
-            node for node in first if node in [without_casts(item) for item in post.factors] or node in post.factors
-        ]
-        if len(straight) == 1:
-            (gate,) = [node for node in first if node is not straight[0]]
-            return Mlp(stream, gate, straight[0], post, out)
-    return None
-
-
-@dataclass(frozen=True, eq=False)
-class Ends:
-    """What stands before the first layer and after the last: embeddings, the final norm, and their table axes."""
-
-    embed: Node | None
-    pos_embed: Node | None
-    ln_f: Norm | None
-    tables: dict[str, str]
-
-
-def find_ends(first: Node, last: Node, root: Node, known: Facts) -> Ends:
-    """Return the embeddings below the first stream value and the norm between the last one and the result."""
-    tables: dict[str, str] = {}
-    embed = pos_embed = None
-    norm = norm_below(first, known)
-    for term in _terms(norm.source if norm else first):
-        kind = _table_kind(term, tables)
-        if kind == "token" and embed is None:
-            embed = term
-        elif kind == "position" and pos_embed is None:
-            pos_embed = term
-    if embed is None and pos_embed is None and norm is None:
-        embed = first
-    out = projection(root, known)
-    ln_f = norm_below(linear_input(out, known), known) if out is not None else None
-    return Ends(embed, pos_embed, ln_f if ln_f is not None and _below_indices(ln_f.source) is last else None, tables)
-
-
-def _below_indices(node: Node) -> Node:
-    while isinstance(node, Index | Narrow):
-        (node,) = node.operands
-    return node
-
-
-def _terms(node: Node) -> list[Node]:
-    found: list[Node] = []
-    stack = [node]
-    while stack:
-        here = without_casts(stack.pop())
-        if isinstance(here, Add):
-            stack.extend(reversed(here.terms))
-        else:
-            found.append(here)
+        mask = bits.get(node, 0)
+        for operand in node.operands:
+            mask |= inside[operand]
+        inside[node] = mask
+    found: list[Step] = []
+    for node in candidates:
+        for terms in (known.data_operands(node), _flat(node, known)):
+            step = _step(node, terms, bits, inside, known)
+            if step is not None:
+                found.append(step)
+                break
     return found
 
 
-def _table_kind(term: Node, tables: dict[str, str]) -> str | None:
-    """Tell whether a term looks up tokens or positions, by what indexes its table."""
-    stack = [term]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Gather) and stored(node.source) is not None:
-            kind = _index_kind(node.index)
-            tables.setdefault(node.axis, "vocab" if kind == "token" else "context" if kind == "position" else node.axis)
-            return kind
-        stack.extend(node.operands)
-    return "position" if stored(term) is not None else None
+def _step(
+    node: Node, terms: Sequence[Node], bits: dict[Node, int], inside: dict[Node, int], known: Facts
+) -> Step | None:
+    """Return the step that a sum of terms is: one of them, below all others, is the stream."""
+    for term in terms:
+        core = below_scale(term, known)
+        others = [other for other in terms if other is not term]
+        if others and all(
+            inside[other] & bits[core] and below_scale(other, known) is not core and _has_weights(other, core, known)
+            for other in others
+        ):
+            return Step(term, tuple(others), node)
+    return None
 
 
-def _index_kind(index: Node) -> str | None:
-    stack = [index]
-    kinds: set[str] = set()
+def _is_sum(node: Node, known: Facts) -> bool:
+    if not isinstance(node, Add) or "query" not in node.axis_names or "key" in node.axis_names:
+        return False
+    return len(known.data_operands(node)) >= 2 and any(
+        axis.name not in {"batch", "query"} and isinstance(axis.size, int) for axis in node.axes
+    )
+
+
+def _flat(node: Node, known: Facts) -> list[Node]:
+    """Return the terms of a sum, those of sums that only this one reads included."""
+    found: list[Node] = []
+    stack = list(reversed(known.data_operands(node)))
     while stack:
-        node = stack.pop()
-        if isinstance(node, Input):
-            kinds.add(
-                "position"
-                if node.name in {"position_ids", "attention_mask"}
-                else "token"
-                if node.name != "token_type_ids"
-                else "type"
-            )
-        elif isinstance(node, Iota):
-            kinds.add("position")
-        elif isinstance(node, Gather) and stored(node.source) is not None:
-            return None  # a table indexed through another table, such as token types
-        stack.extend(node.operands)
-    return "token" if "token" in kinds else "position" if "position" in kinds else None
+        term = stack.pop()
+        if isinstance(term, Add) and _is_sum(term, known) and len(known.readers[term]) == 1:
+            stack.extend(reversed(known.data_operands(term)))
+        else:
+            found.append(term)
+    return found
+
+
+def below_scale(node: Node, known: Facts) -> Node:
+    """Return the value below casts and fixed factors."""
+    while True:
+        node = without_casts(node)
+        data = known.data_operands(node)
+        if not isinstance(node, Multiply) or len(data) != 1 or len(node.factors) < 2:
+            return node
+        (node,) = data
+
+
+def _has_weights(write: Node, before: Node, known: Facts) -> bool:
+    """Tell whether a linear map, or something that is not understood, stands between a value and what is added to it."""
+    return any(
+        isinstance(node, Experts | Opaque)
+        or (isinstance(node, Einsum) and any(known.weight_only(factor) for factor in node.factors))
+        for node in region(write, {before}, known)
+    )
+
+
+def settled(node: Node, known: Facts, ends: AbstractSet[Node]) -> Node:
+    """Return the value of `ends` that a node is, up to casts, fixed factors, a norm, a choice of positions; else the last below."""
+    while node not in ends:
+        inner = below_scale(node, known)
+        if inner is node:
+            norm = norm_below(node, known)
+            if norm is not None:
+                inner = norm.source
+            elif isinstance(node, Index | Narrow | Split | Merge) or (
+                isinstance(node, Add) and len(known.data_operands(node)) == 1
+            ):
+                (inner,) = known.data_operands(node)
+            elif isinstance(node, Multiply):
+                inner = _unmasked(node, known)
+        if inner is node:
+            return node
+        node = inner
+    return node
+
+
+def _unmasked(node: Multiply, known: Facts) -> Node:
+    """Return the other factor of a product with a padding mask, or with what else a position has that no weight made."""
+    masks = [
+        factor
+        for factor in known.data_operands(node)
+        if factor.axis_names <= {"batch", "query"} and not _weights_below(factor, known)
+    ]
+    rest = [factor for factor in node.factors if factor not in masks]
+    return rest[0] if masks and len(rest) == 1 else node
+
+
+def _weights_below(node: Node, known: Facts) -> list[Node]:
+    inside = region(node, frozenset(), known)
+    return [operand for one in inside for operand in one.operands if known.weight_only(operand) and operand.axes]
+
+
+def _longest(steps: Sequence[Step], known: Facts) -> list[Step]:
+    """Return the longest sequence of steps in which each reads the one before; of equals, that which ends last."""
+    ends = {step.after: step for step in steps}
+    place = {node: number for number, node in enumerate(known.nodes)}
+    lengths: dict[Step, int] = {}
+    before: dict[Step, Step | None] = {}
+    for step in sorted(steps, key=lambda one: place[one.after]):
+        source = ends.get(settled(step.before, known, ends.keys()))
+        before[step] = source
+        lengths[step] = 1 + (lengths[source] if source is not None else 0)
+    if not lengths:
+        return []
+    here: Step | None = max(lengths, key=lambda step: (lengths[step], place[step.after]))
+    chain: list[Step] = []
+    while here is not None:
+        chain.append(here)
+        here = before[here]
+    return chain[::-1]
+
+
+def is_additive(stream: Stream) -> bool:
+    """Tell whether the last value of the stream is the first plus everything that was written, nothing else done to it."""
+    pairs = zip(stream.steps, stream.steps[1:], strict=False)
+    return not stream.gaps and all(_plain(later.before) is earlier.after for earlier, later in pairs)
+
+
+def _plain(node: Node) -> Node:
+    while isinstance(node, Index | Narrow) or without_casts(node) is not node:
+        node = node.operands[0]
+    return node
+
+
+def mixes_positions(nodes: AbstractSet[Node]) -> bool:
+    """Tell whether nodes make one position depend on others."""
+    return any(
+        "query" in node.acts_along and not (isinstance(node, Opaque) and _looks_pointwise(node)) for node in nodes
+    )
+
+
+def _looks_pointwise(node: Opaque) -> bool:
+    same = [operand for operand in node.inputs if operand.axis_names == node.axis_names]
+    return bool(same) and not any(word in node.op for word in ("conv", "scan", "cum", "sort", "pad", "roll", "flip"))

@@ -57,7 +57,7 @@ def checks(model: Model, found: Sequence[Check], score: Score | None = None) -> 
     notes = model.anatomy.notes
     if notes:
         body.append(f"Not recognised, so not named: {'; '.join(notes)}.")
-    body.append(Detail(f"All {len(model.sites)} named sites", (", ".join(model.sites),)))
+    body.append(Detail(f"All {len(model.sites)} named sites", (", ".join(model.sites.addresses),)))
     numbers: dict[str, object] = {"checks": [check.to_dict() for check in found]}
     if score is not None:
         numbers["score"] = vars(score)
