@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
 
 from scrubjay.capture import cache as disk
 from scrubjay.capture import hub
-from scrubjay.capture.export import Captured, Signature, capture, store_of
+from scrubjay.capture.check import Original
+from scrubjay.capture.export import Captured, Signature, store_of
+from scrubjay.capture.kept import verdict_for
 from scrubjay.capture.model import Model
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.ops import Gather, Narrow
 from scrubjay.circuit.recognisers import recognise
-from scrubjay.errors import InputError, LoadError
+from scrubjay.errors import FixedSizeError, InputError, LoadError
 
 SOURCE = "model"
 """The name of a model's own store of weights."""
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+FALLBACK = 32
+"""The length that a model with a step for each position is captured for, where none was asked for."""
+
+
+class Reading(TypedDict, total=False):
+    """How a folder or a hub name is read.
+
+    Attributes:
+        revision: the branch, tag or commit of a hub name (`hub.revisions` lists them).
+        trust_remote_code: run the Python code that comes with a checkpoint, where its configuration asks for it. Never without.
+    """
+
+    revision: str | None
+    trust_remote_code: bool
 
 
 def load(
@@ -29,54 +49,98 @@ def load(
     inputs: Mapping[str, torch.Tensor] | None = None,
     dynamic: Mapping[str, tuple[str | None, ...]] | None = None,
     output: Callable[[Any], torch.Tensor] | str | int | None = None,
+    length: int | None = None,
     tokenizer: Any = None,
     dtype: torch.dtype | str | None = None,
     device: str | None = None,
     name: str | None = None,
-    revision: str | None = None,
     cache: Path | str | bool | None = True,
+    **reading: Unpack[Reading],
 ) -> Model:
     """Return a model whose computation is a circuit with named sites.
 
     Args:
-        source: a torch module in evaluation mode, a local Hugging Face folder, or a hub name.
-        inputs: for a module that is not from transformers: example tensors by the names of `forward`'s arguments.
+        source: a torch module in evaluation mode, a local Hugging Face folder (a PEFT adapter's too), or a hub name
+            (`org/name`, `org/name@revision`).
+        inputs: for a module that is not from transformers: example tensors by the names of `forward`'s arguments. For one that
+            is: nothing, or `{"inputs_embeds": example}` of shape (batch, query, model) to read embeddings in place of ids.
         dynamic: which dimensions of each input may vary, by axis name: `{"input_ids": ("batch", "query")}` (the default for
             2-dimensional integer inputs); `None` for a dimension that is fixed.
         output: what to read off the result: an attribute, a key, a place in a tuple, or a function. Default: the result.
+        length: the one length that a transformers model will be run with. Needed by none; one whose code loops over positions
+            (a state-space model) is captured for a length of 32 without it, and `model.anatomy.notes` says so.
         tokenizer: used instead of the source's own.
         dtype: the floating type to run in; as stored if not given.
         device: where to run; where the weights are if not given.
         name: what to call the model.
-        revision: the branch or commit of a hub model.
         cache: the folder for captured circuits; `True` for the user's cache folder, `None` or `False` for none.
+        reading: `revision` and `trust_remote_code`, for a folder or a hub name; see `Reading`.
 
     The module is not changed, its weights are neither copied nor needed for the capture, and a later change of its weights
-    is seen by the model. Raises `LoadError` or `CaptureError`, saying what to do.
+    is seen by the model. A later change of its parts, such as an adapter switched off, does not reach the circuit: a run then
+    raises `LoadError`. Wrappers of PEFT and data parallelism are taken off, adapters as they are.
+
+    Raises `LoadError` or `CaptureError`, saying what to do.
     """
     wanted = _dtype(dtype)
     folder = None if cache is None or cache is False else disk.default_folder() if cache is True else Path(cache)
     if isinstance(source, nn.Module):
-        if hub.is_pretrained(source):
-            if inputs is not None or dynamic is not None:
-                raise InputError("a transformers model knows its own inputs: leave out inputs= and dynamic=")
-            opened = hub.describe(source)
-        else:
-            opened = hub.Opened(
-                source, signature_of(source, inputs, dynamic, output), type(source).__name__, None, None, {}
+        if reading:
+            raise InputError(
+                f"{', '.join(reading)}: for a folder or a hub name; a module in hand has been read already"
             )
+        opened = _in_hand(source, inputs, dynamic, output, length)
     elif isinstance(source, str | PathLike):
-        opened = hub.open_source(source, dtype=wanted, device=device, revision=revision, tokenizer=tokenizer)
+        _check_own(dynamic, output)
+        opened = hub.open_source(
+            source, dtype=wanted, device=device, tokenizer=tokenizer, length=length, inputs=inputs, **reading
+        )
     else:
         raise LoadError(
             f"cannot load a {type(source).__name__}: give a torch module, a folder, a hub name, or zoo/NAME"
         )
-    captured = (
-        disk.cached(opened.module, opened.signature, folder, opened.facts)
-        if folder is not None
-        else capture(opened.module, opened.signature, SOURCE)
-    )
-    return assemble(captured, opened, tokenizer=tokenizer, dtype=wanted, device=device, name=name)
+    captured, opened, notes = _captured(opened, folder, length)
+    return assemble(captured, opened, tokenizer=tokenizer, dtype=wanted, device=device, name=name, notes=notes)
+
+
+def _in_hand(
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor] | None,
+    dynamic: Mapping[str, tuple[str | None, ...]] | None,
+    output: Callable[[Any], torch.Tensor] | str | int | None,
+    length: int | None,
+) -> hub.Opened:
+    """Return a module in hand with how it is called."""
+    if hub.is_pretrained(module):
+        _check_own(dynamic, output)
+        return hub.describe(module, length=length, inputs=inputs)
+    if length is not None:
+        raise InputError(
+            f"length= is for transformers models: for a {type(module).__name__}, give inputs= of that length, and None for that dimension in dynamic="
+        )
+    bare = hub.unwrapped(module)
+    return hub.Opened(bare, signature_of(bare, inputs, dynamic, output), type(bare).__name__, None, None, {})
+
+
+def _check_own(dynamic: object, output: object) -> None:
+    if dynamic is not None or output is not None:
+        raise InputError("a transformers model knows its own inputs and its result: leave out dynamic= and output=")
+
+
+def _captured(
+    opened: hub.Opened, folder: Path | None, length: int | None
+) -> tuple[Captured, hub.Opened, tuple[str, ...]]:
+    """Return the circuit of an opened model, for one length where its code has a step for each position, and notes on that."""
+    try:
+        made = disk.cached(opened.module, opened.signature, folder, opened.facts)
+    except FixedSizeError:
+        if length is not None or "class" not in opened.facts:
+            raise
+        short = min(FALLBACK, opened.context or FALLBACK)
+        fixed = hub.at_length(opened, short)
+        note = f"its code has a step for each position: captured for inputs of {short} positions; load it with length=N for another length"
+        return disk.cached(fixed.module, fixed.signature, folder, fixed.facts), fixed, (note,)
+    return made, opened, () if length is None else (f"captured for inputs of {length} positions, as length= asked",)
 
 
 def assemble(
@@ -87,20 +151,26 @@ def assemble(
     dtype: torch.dtype | None,
     device: str | None,
     name: str | None,
+    notes: tuple[str, ...] = (),
 ) -> Model:
     """Return the model of a captured circuit: sites recognised, weights attached."""
     circuit, anatomy = recognise(captured.circuit)
-    found = (opened.context, captured.limits.get("query"), _table_positions(circuit))
+    found = (opened.context, captured.limits.get("query"), captured.limits.get("source"), _table_positions(circuit))
     limits = [limit for limit in found if limit is not None]
+    stores = {SOURCE: store_of(opened.module, captured.constants)}
+    original = Original(opened.module, opened.signature, circuit, stores, min(limits, default=None))
     return Model(
         name or opened.name,
         circuit,
-        anatomy,
-        {SOURCE: store_of(opened.module, captured.constants)},
+        replace(anatomy, notes=(*anatomy.notes, *notes)),
+        stores,
         tokenizer if tokenizer is not None else opened.tokenizer,
         min(limits) if limits else None,
         dtype,
         device,
+        dict(opened.told),
+        verdict=verdict_for(captured.place, original, anatomy, opened.facts.get("config")),
+        origin=original,
     )
 
 
@@ -116,12 +186,12 @@ def _table_positions(circuit: Circuit) -> int | None:
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype) or not found.is_floating_point:
-            raise InputError(f"dtype={dtype!r} is not a floating type: use float32, float64, bfloat16 or float16")
-        return found
-    return dtype
+    if dtype is None:
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or found not in FLOATING:
+        raise InputError(f"dtype={dtype!r} is not a floating type: use float32, float64, bfloat16 or float16")
+    return found
 
 
 def signature_of(

@@ -19,22 +19,23 @@ from scrubjay.zoo.transformer import Transformer
 def load(source: nn.Module | str | PathLike[str], **options: Any) -> Model:
     """Return a model from a torch module, a local folder, a hub name, or `zoo/NAME`.
 
-    The options are those of `scrubjay.capture.load.load`: `inputs`, `dynamic`, `output`, `tokenizer`, `dtype`, `device`,
-    `name`, `revision`, `cache`.
+    The options are those of `scrubjay.capture.load.load`: `inputs`, `dynamic`, `output`, `length`, `tokenizer`, `dtype`, `device`,
+    `name`, `cache`, `revision`, `trust_remote_code`.
 
     >>> model = load("zoo/brackets")
     >>> model.layers, model.heads
     (3, (2, 2, 2))
     """
     if isinstance(source, str) and source.startswith("zoo/"):
-        if taken := {"inputs", "dynamic", "output", "revision"} & set(options):
+        if taken := {"inputs", "dynamic", "output", "length", "revision", "trust_remote_code"} & set(options):
             raise InputError(f"{source} knows its own inputs: leave out {', '.join(sorted(taken))}")
         name = source.removeprefix("zoo/")
         try:
             module, _ = read(name)
         except AddressError as error:
             raise LoadError(f"{source}: {error}") from error
-        return capture.load(module, **{"name": source, "tokenizer": TOKENIZERS.get(name), **_inputs(module), **options})
+        own: dict[str, Any] = {"name": source, "tokenizer": TOKENIZERS.get(name), **_inputs(module)}
+        return capture.load(module, **{**own, **options})
     if isinstance(source, Transformer) and "inputs" not in options:
         return capture.load(source, **{**_inputs(source), **options})
     return capture.load(source, **options)
