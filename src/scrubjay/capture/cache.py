@@ -2,6 +2,7 @@
 
     FOLDER/KEY.json           the circuit, the limits of its dimensions, and a digest of all that
     FOLDER/KEY.safetensors    the tensors that the module makes of plain numbers, where it makes any
+    FOLDER/KEY.fixed          in place of both: why the module cannot be captured for every size, which took a while to find out
 
 The key is a digest of everything that a capture depends on. A file that is damaged, or was written in another version of the
 form, is captured again and replaced. No file holds a weight of the model, and reading one runs no code.
@@ -15,6 +16,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from torch import nn
 from scrubjay.capture.export import Captured, Signature, capture
 from scrubjay.capture.structure import Description
 from scrubjay.circuit.serial import from_json, to_json
-from scrubjay.errors import CacheError, CircuitError
+from scrubjay.errors import CacheError, CircuitError, FixedSizeError
 from scrubjay.evidence.digest import digest_bytes, digest_json
 
 FORMAT = "scrubjay.captured"
@@ -71,6 +73,7 @@ def key(module: nn.Module, signature: Signature, facts: Mapping[str, object] | N
             [name, str(tensor.dtype), list(tensor.shape), list(signature.dynamic[name])]
             for name, tensor in signature.inputs.items()
         ],
+        "static": sorted(signature.static),
         "fixed": seen.value(dict(signature.fixed), "fixed"),
         "pick": seen.value(signature.pick, "pick"),
         "result": signature.result,
@@ -114,9 +117,16 @@ def cached(
     place = folder / f"{name.removeprefix('sha256:')}.json"
     found = _read(place, source)
     if found is None:
-        found = capture(module, signature, source)
+        refused = place.with_suffix(".fixed")
+        if refused.is_file():
+            raise FixedSizeError(refused.read_text("utf-8", "replace"))
+        try:
+            found = capture(module, signature, source)
+        except FixedSizeError as error:
+            put(refused, str(error).encode())
+            raise
         _write(place, found, source)
-    return found
+    return replace(found, place=place)
 
 
 def _read(place: Path, source: str) -> Captured | None:
@@ -159,15 +169,15 @@ def _write(place: Path, captured: Captured, source: str) -> None:
     }
     data = {"format": FORMAT, "version": VERSION, "digest": _digest(body), "body": body}
     if content is not None:
-        _put(place.with_suffix(".safetensors"), content)
-    _put(place, json.dumps(data, allow_nan=False).encode())
+        put(place.with_suffix(".safetensors"), content)
+    put(place, json.dumps(data, allow_nan=False).encode())
 
 
 def _digest(body: object) -> str:
     return digest_bytes(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
 
 
-def _put(place: Path, content: bytes) -> None:
+def put(place: Path, content: bytes) -> None:
     """Write a file at once: a reader finds the old one or the new one, never a part; two writers do not meet."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from scrubjay.capture.constant import WIDE, constants_of, settled
+from scrubjay.capture.functional import functional, is_decomposed
 from scrubjay.capture.lift.call import MODEL_DTYPE
-from scrubjay.capture.lift.program import lift
-from scrubjay.capture.store import ModuleStore
+from scrubjay.capture.lift.program import TABLE, lift
+from scrubjay.capture.store import ModuleStore, states_of
 from scrubjay.circuit.circuit import Circuit
-from scrubjay.errors import CaptureError
+from scrubjay.circuit.ops import Opaque
+from scrubjay.errors import CaptureError, FixedSizeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,8 @@ class Signature:
     """How a module is called: example tensors by argument name, names of their dynamic dimensions, and what to read off.
 
     `dynamic["input_ids"] == ("batch", "query")` names both dimensions; `None` stands for a fixed one. `fixed` holds further
-    keyword arguments; `pick` takes the tensor out of what the module returns; `result` names it.
+    keyword arguments; `pick` takes the tensor out of what the module returns; `result` names it. Axes named in `static` have a
+    name and the example's own size, and no other.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -36,6 +41,7 @@ class Signature:
     pick: Callable[[Any], torch.Tensor]
     fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     result: str = "output"
+    static: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +49,14 @@ class Captured:
     """A circuit, and what belongs to it.
 
     `limits` has the greatest size of each dynamic dimension that the program allows (`None`: no limit found); `constants`
-    the tensors that the module makes of plain numbers, for its store: `store_of(module, captured.constants)`.
+    the tensors that the module makes of plain numbers, for its store: `store_of(module, captured.constants)`; `place` is the file
+    it is kept in, if it is.
     """
 
     circuit: Circuit
     limits: Mapping[str, int | None]
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    place: Path | None = None
 
 
 class _Called(nn.Module):
@@ -95,17 +103,33 @@ def capture(module: nn.Module, signature: Signature, source: str = "model") -> C
     _check_dimensions(signature)
     try:
         program = _exported(module, signature, MODEL_DTYPE)
+    except FixedSizeError:
+        raise
     except CaptureError:
         # code that writes a type out (`mask.float() @ x`) runs in that type only: the circuit is then fixed to it
         program = _exported(module, signature, model_dtype(module))
-    names = _aliases(module)
-    aliases = {f"module.{name}": first for name, first in names.items()}
+    aliases = {f"module.{name}": first for name, first in _aliases(module).items()}
     axes = {name: signature.dynamic[name] for name in signature.inputs}
-    circuit = lift(program, source, axes, aliases, signature.result)
+    circuit = _lifted(program, lambda found: lift(found, source, axes, aliases, signature.result))
     circuit, constants = settled(
         circuit, constants_of(program, module), lambda: constants_of(_exported(module, signature, WIDE), module)
     )
     return Captured(circuit, _limits(program, signature), constants)
+
+
+def _lifted(
+    program: torch.export.ExportedProgram, lifted: Callable[[torch.export.ExportedProgram], Circuit]
+) -> Circuit:
+    """Return the circuit of a program in functional form, with as little of it taken apart as lifting needs."""
+    composite = {str(node.target) for node in program.graph.nodes if is_decomposed(node.target)}
+    with _explained_errors():
+        plain = functional(program, TABLE)
+    circuit = lifted(plain)
+    if any(isinstance(node, Opaque) and node.op in composite for node in circuit.nodes):
+        with _explained_errors():
+            plain = plain.run_decompositions({})
+        circuit = lifted(plain)
+    return circuit
 
 
 def _check_dimensions(signature: Signature) -> None:
@@ -150,22 +174,33 @@ def _exported(module: nn.Module, signature: Signature, marker: torch.dtype) -> t
     """Export a hollow copy of the module, weights and floating inputs of the module's type in the type `marker`."""
     twin, main = _Called(hollow(module, marker), signature), model_dtype(module)
     shapes = tuple(
-        {place: torch.export.Dim.DYNAMIC for place, name in enumerate(signature.dynamic[key]) if name is not None}
+        {
+            place: torch.export.Dim.DYNAMIC
+            for place, name in enumerate(signature.dynamic[key])
+            if name is not None and name not in signature.static
+        }
         or None
         for key in signature.inputs
     )
     plain = [tensor.detach().cpu() for tensor in signature.inputs.values()]
     examples = tuple(tensor.to(marker) if tensor.dtype == main else tensor for tensor in plain)
+    with _explained_errors():
+        return torch.export.export(twin, examples, dynamic_shapes=(shapes,), strict=False)
+
+
+@contextmanager
+def _explained_errors() -> Iterator[None]:
+    """Run torch.export without gradients and its warnings, each of its errors turned into one that says what to do."""
     try:
         # the search for a good order of a long einsum asks for sizes as numbers, which fixes them
         with warnings.catch_warnings(), torch.no_grad(), torch.backends.opt_einsum.flags(enabled=False):
             warnings.simplefilter("ignore")
-            program = torch.export.export(twin, examples, dynamic_shapes=(shapes,), strict=False)
-            return program.run_decompositions({})
+            yield
     except CaptureError:
         raise
     except Exception as error:  # export raises a zoo of types; each becomes one clear error, chained
-        raise CaptureError(_explained(error)) from error
+        kind = FixedSizeError if _is_fixed(error) else CaptureError
+        raise kind(_explained(error)) from error
 
 
 def _explained(error: Exception) -> str:
@@ -173,7 +208,7 @@ def _explained(error: Exception) -> str:
     kind = type(error).__name__
     if "DataDependent" in kind or "data-dependent" in str(error) or "Could not guard" in str(error):
         advice = "its control flow depends on the values of its input: replace `if tensor...` by torch.where, or capture the part without it"
-    elif "specialized" in str(error) or "ConstraintViolation" in kind:
+    elif _is_fixed(error):
         advice = "a dimension named in `dynamic` is in truth fixed: leave it None there, or give an example of the right size"
     elif "expected scalar type" in text or "same dtype" in text:
         advice = (
@@ -185,6 +220,13 @@ def _explained(error: Exception) -> str:
             "check that the arguments in `inputs` are named as forward() names them, and that the module runs on them"
         )
     return f"torch.export could not capture the module: {advice} ({kind}: {text})"
+
+
+def _is_fixed(error: Exception) -> bool:
+    """Tell whether an error says that a dimension which was to vary has one size only."""
+    return "data-dependent" not in str(error) and (
+        "specialized" in str(error) or "ConstraintViolation" in type(error).__name__
+    )
 
 
 def _aliases(module: nn.Module) -> dict[str, str]:
@@ -218,4 +260,6 @@ def _limits(program: torch.export.ExportedProgram, signature: Signature) -> dict
 
 def store_of(module: nn.Module, constants: Mapping[str, torch.Tensor] | None = None) -> ModuleStore:
     """Return the module's own tensors by name, shared and not copied, and the constants of its capture."""
-    return ModuleStore(module, _aliases(module), model_dtype(module), constants=constants or {})
+    return ModuleStore(
+        module, _aliases(module), model_dtype(module), constants=constants or {}, states=states_of(module)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ class ModuleStore:
 
     Values are looked up at every evaluation, so a change of the module's weights is seen; each tensor is checked to be
     finite once for every version of it. `constants` are the tensors that the module makes of plain numbers when it runs.
+    `states` are what the parts of the module were when it was captured (`states_of`): where one that holds a weight has
+    become another since, as an adapter switched off, the circuit is no longer the module's, and `tensor` says so.
     """
 
     module: nn.Module
@@ -26,23 +29,40 @@ class ModuleStore:
     checked: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     digests: dict[str, tuple[tuple[int, int], str]] = field(default_factory=dict[str, tuple[tuple[int, int], str]])
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    states: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the stored tensor; raise `LoadError` for an unknown name, a value that is not a finite number, or a meta tensor."""
+        """Return the stored tensor.
+
+        Raises `LoadError` for an unknown name, a value that is not a finite number, a meta tensor, and for a part of the module
+        that has become another since the capture.
+        """
         if name in self.constants:
             return self.constants[name].to(self._device())
         owner_name, _, leaf = name.rpartition(".")
         try:
-            owner = self.module.get_submodule(owner_name)
+            owner = self._owner(owner_name)
             found = getattr(owner, leaf)
         except AttributeError as error:
             raise LoadError(f"the module has no tensor {name!r}{near(name, self.aliases)}") from error
         if found.device.type == "meta":
-            raise LoadError(
-                f"weight {name!r} is on the meta device and has no values: load the weights before running the model"
-            )
+            raise LoadError(_without_values(name, leaf, owner))
         self._check(name, found)
         return found
+
+    def _owner(self, path: str) -> nn.Module:
+        """Return the part of the module at a path, each part on the way being what it was when captured."""
+        owner, here = self.module, ""
+        for step in ["", *path.split(".")] if path else [""]:
+            if step:
+                owner, here = getattr(owner, step), f"{here}.{step}" if here else step
+            state = state_of(owner)
+            if self.states.get(here, state) != state:
+                raise LoadError(
+                    f"{here or 'the module'} has changed since the model was captured: {_said(self.states[here])} then, {_said(state)} now. The circuit "
+                    "is of the module as it was: change it back (for an adapter: enable_adapters, set_adapter, unmerge), or load it again"
+                )
+        return owner
 
     def _device(self) -> torch.device:
         """Return where the module's first weight is, which is where a constant is needed."""
@@ -72,3 +92,55 @@ class ModuleStore:
                 "the checkpoint is damaged or training diverged; load another one"
             )
         self.checked[name] = seen
+
+
+def _without_values(name: str, leaf: str, owner: nn.Module) -> str:
+    if leaf in owner._non_persistent_buffers_set:
+        return (
+            f"buffer {name!r} is on the meta device and has no values, and it is in no checkpoint: the module computes it when it is built, so "
+            "build the module on a real device (or load it with from_pretrained), or assign the buffer before running the model"
+        )
+    return f"weight {name!r} is on the meta device and has no values: load the weights before running the model"
+
+
+ADAPTER_STATE = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
+"""What a PEFT layer keeps of its adapters, beside their weights: plain values that its code reads when it runs."""
+
+
+def states_of(module: nn.Module) -> dict[str, object]:
+    """Return the state of each part of a module by its path.
+
+    >>> states_of(nn.Sequential(nn.ReLU()))["0"]
+    <class 'torch.nn.modules.activation.ReLU'>
+    """
+    return {path: state_of(part) for path, part in module.named_modules(remove_duplicate=False)}
+
+
+def state_of(part: nn.Module) -> object:
+    """Return what says which computation a part does, apart from weights: its class, and for a PEFT layer its adapters."""
+    own = part.__dict__
+    if "_active_adapter" not in own:
+        return type(part)
+    return (type(part), *((key, _copied(own.get(key))) for key in ADAPTER_STATE))
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, Mapping):
+        return tuple(cast("Mapping[object, object]", value).items())
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+def _said(state: object) -> str:
+    """Return a state in words."""
+    if isinstance(state, type):
+        return f"a {state.__name__}"
+    kind, *rest = cast("tuple[type, *tuple[tuple[str, object], ...]]", state)
+    known = dict(rest)
+    active = known["_active_adapter"]
+    names = ", ".join(map(str, cast("tuple[object, ...]", active) if isinstance(active, tuple) else (active,)))
+    text = f"a {kind.__module__}.{kind.__name__} with adapter {names or 'none'}"
+    if known["_disable_adapters"]:
+        text += " switched off"
+    if merged := known["merged_adapters"]:
+        text += f", {', '.join(map(str, cast('tuple[object, ...]', merged)))} merged"
+    return f"{text}, scaled by {known['scaling']}" if known["scaling"] else text
