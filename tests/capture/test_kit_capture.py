@@ -77,7 +77,7 @@ def test_the_anatomy_is_what_the_configuration_says(case):
         }
         sites |= {f"L{layer}.ln1.scale", f"L{layer}.ln1.normalized"} if config["norm"]["type"] else set()
     sites |= {"ln_f.scale", "ln_f.normalized"} if config["norm"]["final"] else set()
-    assert sites <= set(model.sites)
+    assert sites <= set(model.sites.addresses)
 
 
 def test_logits_are_the_recorded_ones(case):

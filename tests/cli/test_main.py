@@ -100,7 +100,9 @@ def test_load_lists_sites():
     assert "H*.pattern" in result.stdout
     found = json.loads(run("load", "zoo/brackets", "--json").stdout)
     assert found["layers"] == 3
-    assert "L2.mlp.out" in found["sites"]
+    rows = {row["address"]: row for row in found["sites"]}
+    assert rows["L2.mlp.out"]["module"] == "blocks.2.mlp"
+    assert found["check"]["exact"] is True
 
 
 def test_scrub_reads_a_hypothesis(tmp_path):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 
+from scrubjay.capture.check import Original, Verdict, beyond, refusal
+from scrubjay.capture.explain import Explanation, explain
+from scrubjay.capture.naming import noted, with_names
+from scrubjay.capture.sites import Site, Sites, table_of
 from scrubjay.circuit.address import Address, expand, parse
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.ops import Weight
@@ -48,6 +53,9 @@ class Model:
     dtype: torch.dtype | None = None
     device: str | None = None
     facts: Mapping[str, object] = field(default_factory=dict[str, object])
+    notes: Mapping[str, str] = field(default_factory=dict[str, str])
+    verdict: Verdict | None = None
+    origin: Original | None = None
 
     @property
     def layers(self) -> int:
@@ -59,18 +67,52 @@ class Model:
         """The number of attention heads of each layer."""
         return tuple(layer.heads for layer in self.anatomy.layers)
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Every named place, canonical, heads as `H*`: what `sj.run(..., keep=...)` takes."""
-        shape = self.anatomy.shape
-        inner = [
-            f"L{number}.{_starred(site)}" for number, layer in enumerate(shape.layers) for site in sorted(layer.sites)
-        ]
-        return (*sorted(shape.sites), *inner)
+    @cached_property
+    def sites(self) -> Sites:
+        """The table of every named value: address, axes, meaning, module; heads as `H*`. Print it, or index it by a pattern."""
+        return table_of(self.circuit, self.anatomy, self.notes)
 
-    def addresses(self, text: str) -> tuple[Address, ...]:
-        """Return the concrete addresses of a text with wildcards and ranges; raise `AddressError` if it names nothing."""
-        return expand(parse(text), self.anatomy.shape)
+    def explain(self, text: str) -> Explanation:
+        """Return what an address names, in words: its module and weights, what it reads, what reads it, and what is unusual here.
+
+        Raises `AddressError` for an address that the model lacks.
+        """
+        return explain(self.circuit, self.anatomy, text, self.notes)
+
+    def annotate(self, text: str, note: str) -> Model:
+        """Return the model with a note at an address, shown by `sites` and `explain`; an empty note takes one away.
+
+        Raises `AddressError` for an address that the model lacks.
+        """
+        return replace(self, notes=noted(self.notes, self.anatomy.shape, text, note))
+
+    def rename(self, names: Mapping[str, str]) -> Model:
+        """Return the model in which addresses go by names of the user's own too: `{"L5.H1.z": "induction.z"}`.
+
+        A head without a site names all of it: `{"L5.H1": ".induction"}` makes `induction.q`, `induction.z` and so on. A name has a dot
+        inside or in front, and is accepted wherever an address is; the addresses stay. Raises `AddressError` for a name that
+        is taken, or reads as an address.
+        """
+        return replace(self, anatomy=replace(self.anatomy, shape=with_names(self.anatomy.shape, names)))
+
+    def unchecked(self) -> Model:
+        """Return the model whose failed check is passed over: nothing refuses it any more, whatever `verdict` says."""
+        return self if self.verdict is None else replace(self, verdict=replace(self.verdict, waived=True))
+
+    def require(self, *facts: str, inputs: Mapping[str, Any] | None = None) -> None:
+        """Raise `CheckError` where the check at load found that one of `facts` (`exact`, `rows_independent`) does not hold.
+
+        Inputs longer than any that was checked are checked now, against the module, and lengths up to theirs from then on count
+        as checked.
+        """
+        if self.verdict is not None:
+            refusal(self.name, self.verdict, facts)
+            if inputs is not None and self.origin is not None:
+                beyond(self.name, self.verdict, self.origin, inputs)
+
+    def addresses(self, text: str | Site) -> tuple[Address, ...]:
+        """Return the concrete addresses of a text (or row of `sites`) with wildcards and ranges; raise `AddressError` if it names nothing."""
+        return expand(parse(text.address if isinstance(text, Site) else text), self.anatomy.shape)
 
     def node(self, address: Address) -> Any:
         """Return the node of one concrete address."""
@@ -90,11 +132,5 @@ class Model:
         """Say what it is in one line."""
         heads = sorted(set(self.heads))
         many = "/".join(map(str, heads)) if heads else "no"
-        return f"<Model {self.name}: {self.layers} layers, {many} heads, {len(self.circuit.nodes)} nodes>"
-
-
-def _starred(site: str) -> str:
-    for prefix in ("H", "KV"):
-        if site.startswith(f"{prefix}."):
-            return site.replace(f"{prefix}.", f"{prefix}*.", 1)
-    return "N*" if site == "N" else site
+        failed = f"; {self.verdict}" if self.verdict is not None and self.verdict.problems else ""
+        return f"<Model {self.name}: {self.layers} layers, {many} heads, {len(self.circuit.nodes)} nodes{failed}>"

@@ -221,11 +221,12 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a model has: its layers in order, the values of the whole model (`embed`, `logits`), the paths of its modules."""
+    """What a model has: its layers in order, the values of the whole model, the paths of its modules, the names users gave."""
 
     layers: tuple[LayerShape, ...] = ()
     sites: frozenset[str] = frozenset()
     modules: frozenset[str] = frozenset()
+    names: tuple[tuple[str, Address], ...] = ()
 
     def __post_init__(self) -> None:
         _check_known(self.sites, MODEL_SITES, "the whole model")
@@ -321,6 +322,8 @@ def expand(address: Address, shape: ModelShape) -> tuple[Address, ...]:
     >>> [str(one) for one in expand(parse("L*.H*.z@END"), shape)]
     ['L0.H0.z@END', 'L0.H1.z@END', 'L1.H0.z@END', 'L1.H1.z@END']
     """
+    if isinstance(address.part, Module) and (own := dict(shape.names).get(address.part.path)):
+        return expand(replace(own, position=address.position), shape)
     if address.layer is None:
         _check_there(address, shape)
         return (address,)
@@ -348,7 +351,7 @@ def _check_there(address: Address, shape: ModelShape) -> None:
     in_layers = (
         f"L{number}.{site}" for number, layer in enumerate(shape.layers) for site in layer.sites if site in LAYER_SITES
     )
-    hint = close(name, {*shape.modules, *shape.sites, *in_layers}) or listed("; it has", known)
+    hint = close(name, {*shape.modules, *shape.sites, *in_layers, *dict(shape.names)}) or listed("; it has", known)
     shown = str(address) if len(name) <= 60 else shorten(str(address))
     raise AddressError(f"{shown}: this model has no such {what}{hint}")
 

@@ -15,6 +15,7 @@ from scrubjay.errors import ScrubjayError
 COMMANDS = {
     "tour": ("scrubjay.cli.tour", "Look through a model and write a report to open."),
     "load": ("scrubjay.cli.load", "Load a model and list its named sites."),
+    "doctor": ("scrubjay.cli.doctor", "Compare a model with its module, and say what was recognised."),
     "scrub": ("scrubjay.cli.scrub", "Put a hypothesis to the test of causal scrubbing."),
     "train": ("scrubjay.cli.train", "Train a model of the zoo."),
 }

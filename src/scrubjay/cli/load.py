@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
 
 import click
 
@@ -31,9 +31,8 @@ def command(source: str, dtype: str | None, as_json: bool) -> None:
     click.echo(
         f"{model!r}\n  reads {', '.join(model.circuit.inputs)}; gives {model.anatomy.result}; weights {model.digest}"
     )
-    click.echo("\nsites")
-    for place, names in grouped(model).items():
-        click.echo(click.wrap_text(f"  {place:<8}{' '.join(names)}", width=110, subsequent_indent=" " * 10))
+    click.echo(f"\n{model.sites.text(shutil.get_terminal_size((120, 40)).columns)}\n")
+    click.echo(f"check: {model.verdict}")
     for note in model.anatomy.notes:
         click.echo(f"note: {note}")
 
@@ -49,29 +48,7 @@ def described(model: Model) -> dict[str, object]:
         "result": model.anatomy.result,
         "context": model.context,
         "weights": model.digest,
-        "sites": list(model.sites),
+        "sites": model.sites.to_rows(),
         "notes": list(model.anatomy.notes),
+        "check": None if model.verdict is None else model.verdict.to_dict(),
     }
-
-
-def grouped(model: Model) -> Mapping[str, list[str]]:
-    """Return the sites by layer, layers with equal sites together; sites outside layers first."""
-    layers: dict[str, list[str]] = {}
-    top: list[str] = []
-    for site in model.sites:
-        layer, _, rest = site.partition(".")
-        if layer[:1] == "L" and layer[1:].isdigit():
-            layers.setdefault(layer, []).append(rest)
-        else:
-            top.append(site)
-    made: dict[str, list[str]] = {"model": top}
-    begun = last = ""
-    for layer, names in layers.items():
-        if begun and layers[begun] == names and layers[last] == names:
-            made.pop(begun if last == begun else f"{begun}..{last[1:]}")
-            made[f"{begun}..{layer[1:]}"] = names
-        else:
-            begun = layer
-            made[layer] = names
-        last = layer
-    return made
