@@ -49,7 +49,12 @@ _HOMES = {
     "load": "scrubjay.zoo.load",
 }
 
-_MODULES = ("errors", "tasks", "zoo")
+_MODULES = {
+    "errors": "scrubjay.errors",
+    "match": "scrubjay.circuit.match",
+    "tasks": "scrubjay.tasks",
+    "zoo": "scrubjay.zoo",
+}
 
 __all__ = [
     "Dataset", "Feature", "Hypothesis", "Model", "Run", "ScrubResult", "add", "apply", "edit", "load", "mean", "patch", "project_out", "replace",
@@ -60,7 +65,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name in _MODULES:
-        return import_module(f"scrubjay.{name}")
+        return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"scrubjay has no {name!r}; it has {', '.join(__all__)}")
     found = getattr(import_module(_HOMES[name]), name)

@@ -42,6 +42,10 @@ class CircuitError(ScrubjayError, ValueError):
     """A circuit or node would be ill-formed, or a rewrite does not apply."""
 
 
+class MatchError(CircuitError):
+    """A match finds nothing, or not as many nodes as it says it does."""
+
+
 class EvaluationError(ScrubjayError, ValueError):
     """A circuit cannot be evaluated on what was given."""
 
