@@ -9,14 +9,18 @@ PINS := pyproject.toml constraints.txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Two test processes with one numeric thread each, so that two cores are busy and not fought over.
 PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+# Tools that Scrubjay is compared with, one folder of benchmarks/peers and one environment each; never a dependency.
+PEERS := transformer_lens nnsight pyvene
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench models peers clean
 
 help:
 	@echo "make demo    install, then the tour: a claim about a small model, scrubbed, and a report to open"
 	@echo "make test    install with development tools, then every test that needs no network and no accelerator"
 	@echo "make check   format, lint, types, layers, sizes, and the examples in the documentation"
 	@echo "make bench   timings: capture, runs beside the module's own, imports, a scrub"
+	@echo "make models  every family of transformers beside the module itself; writes docs/models.md: half an hour"
+	@echo "make peers   what other tools do with the same small models, each in an environment of its own: 5 GB, half an hour"
 	@echo "make clean   remove the environment and everything generated"
 
 demo: $(VENV)/.installed
@@ -35,9 +39,18 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/figures.py
+	$(BIN)/python benchmarks/capture.py
+
+models: $(VENV)/.installed-dev
+	rm -rf build/models && mkdir -p build/models
+	SCRUBJAY_MODELS=build/models $(PYTEST) -n 2 -q --show-capture=no -m "slow or not slow" -k is_the_module tests/capture/test_families.py
+	$(BIN)/python tests/models_page.py build/models
+
+peers: $(VENV)/.installed $(PEERS:%=.peers/%/.installed)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers/models.py
 
 clean:
-	rm -rf .venv .ci-venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .ci-venv .peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf build dist out report.html
 	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -65,3 +78,9 @@ $(VENV)/.installed: $(PINS) $(VENV)/.torch
 $(VENV)/.installed-dev: $(PINS) $(VENV)/.torch
 	$(PIP) -e ".[dev]"
 	@touch $(VENV)/.installed $@
+
+.peers/%/.installed: benchmarks/peers/%/requirements.txt
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' $<)"
+	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

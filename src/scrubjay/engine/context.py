@@ -118,6 +118,8 @@ class Context:
             case ast.BinOp(left=left, op=ast.FloorDiv() | ast.Mod() as op, right=right):
                 one, two = self._value(left, whole), self._value(right, whole)
                 return one // two if isinstance(op, ast.FloorDiv) else one % two
+            case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if 0 <= power <= 8:
+                return self._value(left, whole) ** power
             case ast.Call(func=ast.Name(id=name), args=parts) if name in SIZE_FUNCTIONS:
                 return SIZE_FUNCTIONS[name](*(self._value(one, whole) for one in parts))
             case _:
