@@ -1,11 +1,28 @@
 """Equalities: rewrites that keep the value on every input. One theme a module; every rule is tested as a law.
 
-`lookup` moves look-ups: row look-ups rise (a subtree that reads one datum is computed once for all rows), choices of one
-position sink (what no one reads at other positions is not computed). `experts` writes products with looked-up matrices as
-choices of an expert.
+A `Rule` is a record with its law and an example; `rewrite` applies some of them bottom-up until nothing changes and notes in the
+circuit's history what it did, which `explain` tells. `themes.EQUALITIES` lists them all. `lookup` moves look-ups for the evaluator:
+row look-ups rise, choices of one position sink. `experts` writes products with looked-up matrices as choices of an expert. An
+`Approximation` changes values, and is a type of its own that `rewrite` refuses.
 """
 
+from scrubjay.circuit.rules.approximation import Approximation, approximate, frozen_scale
+from scrubjay.circuit.rules.attention import FACTOR_OV, FACTOR_QK, split_qkv
 from scrubjay.circuit.rules.experts import experts_chosen
+from scrubjay.circuit.rules.joining import in_chunks, split_to_concat
 from scrubjay.circuit.rules.lookup import gathers_up, positions_down
+from scrubjay.circuit.rules.norms import fold_norms
+from scrubjay.circuit.rules.places import split_heads, split_place, split_places, split_stretches
+from scrubjay.circuit.rules.projection import onto, project
+from scrubjay.circuit.rules.rewriting import explain, rewrite, rules_applied
+from scrubjay.circuit.rules.rule import Rule, applied
+from scrubjay.circuit.rules.simplify import SIMPLIFY, simplify
+from scrubjay.circuit.rules.sources import by_source, expand_residual, sources
+from scrubjay.circuit.rules.themes import EQUALITIES, rule_table
 
-__all__ = ["experts_chosen", "gathers_up", "positions_down"]
+__all__ = [
+    "EQUALITIES", "FACTOR_OV", "FACTOR_QK", "SIMPLIFY", "Approximation", "Rule", "applied", "approximate", "by_source", "expand_residual",
+    "experts_chosen", "explain", "fold_norms", "frozen_scale", "gathers_up", "in_chunks", "onto", "positions_down", "project", "rewrite",
+    "rule_table", "rules_applied", "simplify", "sources", "split_heads", "split_place", "split_places", "split_qkv", "split_stretches",
+    "split_to_concat",
+]  # fmt: skip
