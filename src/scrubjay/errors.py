@@ -65,8 +65,11 @@ class CacheError(ScrubjayError, OSError):
 def near(name: str, known: Iterable[str], most: int = 5) -> str:
     """Return `"; did you mean a, b?"` for the known names closest to `name`, or an empty text.
 
+    Names with a part that begins with `_` are internal, and left out where `name` has no such part itself.
+
     >>> near("L3.resid_prf", ["L3.resid_pre", "L3.resid_post", "logits"], most=1)
     '; did you mean L3.resid_pre?'
     """
-    close = get_close_matches(name, sorted(set(known)), n=most, cutoff=0.5)
+    shown = [one for one in set(known) if "._" in f".{name}" or "._" not in f".{one}"]
+    close = get_close_matches(name, sorted(shown), n=most, cutoff=0.5)
     return f"; did you mean {', '.join(close)}?" if close else ""

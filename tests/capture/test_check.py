@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+import families
 import scrubjay as sj
 from scrubjay.capture import check, kept
 from scrubjay.capture.check import Verdict, checked, compare, examples, verdict_of
+from scrubjay.capture.examine import examine
 from scrubjay.capture.model import Model
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Along, Map
@@ -224,6 +226,22 @@ def test_examples_are_of_other_sizes_and_ragged() -> None:
     assert made["attention_mask"][1, 0] == 0
     assert made["attention_mask"][2, -1] == 0
     assert made["position_ids"][1, :4].tolist() == [0, 0, 0, 0]
+
+
+def test_the_lengths_of_a_case_are_those_the_module_was_run_with() -> None:
+    module = families.build("t5")
+    model = sj.load(module, cache=None)
+    seen: list[tuple[int, int]] = []
+
+    def look(_part: Any, _args: Any, given: Any) -> None:
+        seen.append((given["decoder_input_ids"].shape[1], given["input_ids"].shape[1]))
+
+    module.register_forward_pre_hook(look, with_kwargs=True)
+    found = examine(model)
+    assert not found.failed
+    assert seen[0] == (found.verdict.length, found.source)
+    assert seen[2 : 2 + len(found.cases)] == [(case.length, case.source) for case in found.cases]
+    assert len({case.source for case in found.cases}) > 4
 
 
 def test_comparing_takes_account_of_shapes_and_of_what_is_not_finite() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -105,7 +106,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (remove("model.safetensors"), r"has no model.safetensors \(it holds config.json"),
     "pickled weights": (
         pickled("pytorch_model.bin"),
-        r"only as pytorch_model.bin: a pickle can run code.*safe_serialization=True",
+        r"only as pytorch_model.bin: a pickle can run code.*`model.save_pretrained\(folder\)`, then give",
     ),
     "torch file": (pickled("weights.pt"), r"only as weights.pt: a pickle"),
     "bare pickle": (pickled("weights.pkl"), r"only as weights.pkl: a pickle"),
@@ -273,3 +274,24 @@ def test_code_beside_a_known_model_is_left_alone(folder: Path, tmp_path: Path) -
     with_config(auto_map={"AutoConfig": "code.OwnConfig", "AutoModelForCausalLM": "code.OwnModel"})(folder)
     assert type(hub.open_source(folder).module) is GPT2LMHeadModel
     assert not marker.exists()
+
+
+def test_what_others_say_is_quoted_whole_and_without_its_last_dot(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub  # noqa: PLC0415
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(
+            "Nothing was found, and " + "the network is off, " * 9 + "so set 'HF_HUB_OFFLINE=0' as variable.\nMore."
+        )
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(LoadError, match=r"so set 'HF_HUB_OFFLINE=0' as variable\)"):
+        hub.open_source("nobody/nothing")
+
+
+@pytest.mark.parametrize("case", ["sizes that do not fit", "unknown type", "own code", "cut in the length"])
+def test_no_punctuation_is_doubled(case: str, folder: Path) -> None:
+    REFUSED[case][0](folder)
+    with pytest.raises(LoadError) as caught:
+        hub.open_source(folder)
+    assert not re.search(r"[.;:!,][.;:)]|\.\s*\. ", str(caught.value).replace("load(...", "")), caught.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import scrubjay as sj
 from scrubjay.circuit import spelling
 from scrubjay.circuit.address import LayerShape
 from scrubjay.circuit.meanings import CONVENTIONS, MEANINGS
-from scrubjay.errors import AddressError
+from scrubjay.errors import AddressError, InputError, LoadError
 from small_models import batch, captured
 
 KINDS = ("gpt2", "llama", "bert")
@@ -223,3 +224,42 @@ def test_a_note_on_nothing_is_refused() -> None:
     _, model = captured("gpt2")
     with pytest.raises(AddressError, match="no such"):
         model.annotate("L1.resid_prf", "x")
+
+
+def test_a_note_that_is_no_text_is_refused() -> None:
+    _, model = captured("gpt2")
+    with pytest.raises(InputError, match=r"the note at L1\.attn\.q is a text, not NoneType"):
+        model.annotate("L1.attn.q", None)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_model_speaks_of_its_own_sites_only() -> None:
+    _, model = captured("gpt2")
+    for use in (
+        lambda: sj.run(model, batch(), keep=["L1.foo"]),
+        lambda: model.explain("L0"),
+        lambda: model.annotate("L0", "x"),
+    ):
+        with pytest.raises(AddressError) as caught:
+            use()
+        assert not any(word in str(caught.value) for word in ("cross", "mixer", "router"))
+
+
+def test_meanings_say_what_a_reader_needs_of_experts_and_nothing_of_what_is_not_there() -> None:
+    _, model = captured("gpt2")
+    assert not re.search("rotary|q/k norm", str(model.explain("L0.attn.q")) + str(model.sites["L0.*"]))
+    assert "rotary" in str(captured("llama")[1].explain("L0.attn.q"))
+    assert "zero at tokens that did not choose it" in MEANINGS["mlp.E.out"]
+    assert "does nothing" in CONVENTIONS["mlp.E.out"]
+    assert "mlp.router.chosen" in MEANINGS["mlp.router.weights"]
+
+
+def test_a_weight_taken_away_after_capture_is_told_so() -> None:
+    module: Any = nn.Sequential(nn.Linear(3, 3)).eval()
+    model = sj.load(module, inputs={"input": torch.zeros(2, 3)})
+    for change in (lambda: setattr(module[0], "bias", None), lambda: delattr(module[0], "bias")):
+        change()
+        with pytest.raises(
+            LoadError, match=r"'0\.bias' any more: it was changed after the model was captured"
+        ) as caught:
+            sj.run(model, {"input": torch.zeros(2, 3)})
+        assert "did you mean" not in str(caught.value)

@@ -344,7 +344,10 @@ PARSE_ERRORS: list[tuple[str, str]] = [
     ("L3.H7.z@", "the position after the @ is missing; write for example @3, @-1, @2..5 or @END"),
     ("L3.H7.z@-0", "the position '-0' is not a whole number"),
     ("L3.H7.z@5..2", "the range 5..2 runs backwards"),
-    ("L3.H7.z@2..", "the position '' is not a whole number"),
+    ("L3.H7.z@2..", "the position '2..' has an open end, which there is not: write both, as 2..5"),
+    ("L3.H7.z@-1..", "the position '-1..' has an open end"),
+    ("L3.H7.z@..3", "the position '..3' has an open end"),
+    ("N3", "its layer is lacking, did you mean L0.N3"),
     ("L3.H7.z@3@4", "the position '3@4' is not a whole number"),
     (
         "L3.H7.z@last one",
@@ -488,17 +491,20 @@ def test_expand_counts() -> None:
         ("L0.KV4.k@END", "L0.KV4.k@END: key-value head 4 does not exist; layer 0 has key-value heads KV0..KV3"),
         ("L0.N48", "L0.N48: neuron 48 does not exist; layer 0 has neurons N0..N47"),
         ("L1.mlp.E8.out", "expert 8 does not exist; layer 1 has experts E0..E7"),
-        ("L1.mlp.post", "L1.mlp.post: layer 1 has no mlp.post; .*; layers that have it: L0, L2"),
+        ("L1.mlp.post", "L1.mlp.post: layer 1 has no mlp.post; layers that have it: L0, L2; "),
         ("L0..1.mlp.post", "layer 1 has no mlp.post"),
         (
             "L0.resid_mid",
-            "layer 0 has no resid_mid; did you mean L0.resid_pre, L0.resid_post.; no layer of this model has it",
+            r"layer 0 has no resid_mid; no layer of this model has it; did you mean L0.resid_pre, L0.resid_post\?$",
         ),
-        ("L0.H3.pattern", "layer 0 has no H.pattern; .*; no layer of this model has it"),
-        ("L1.KV0.v", "layer 1 has no KV.v; did you mean L1.KV0.k"),
-        ("L0.ln1.scale", "layer 0 has no ln1.scale; .*; no layer of this model has it"),
-        ("L*.resid_mid", r"L\*.resid_mid: no layer of this model has resid_mid; did you mean resid_pre"),
-        ("L*.ln1.scale", r"no layer of this model has ln1.scale; they have H.q, H.z, KV.k, N, .* and \d more"),
+        ("L0.H3.pattern", r"layer 0 has no H\*.pattern; no layer of this model has it"),
+        ("L1.KV0.v", r"layer 1 has no KV\*.v; .*did you mean L1.KV0.k"),
+        ("L0.ln1.scale", "layer 0 has no ln1.scale; no layer of this model has it; "),
+        ("L*.resid_mid", r"L\*.resid_mid: no layer of this model has resid_mid; did you mean L\*.resid_pre"),
+        (
+            "L*.ln1.scale",
+            r"no layer of this model has ln1.scale; it has L\*.H\*.q, L\*.H\*.z, L\*.KV\*.k, L\*.N\*, .* and \d more",
+        ),
         ("pos_embed", "pos_embed: this model has no such site; did you mean embed"),
         ("ln_f.normalized@END", "ln_f.normalized@END: this model has no such site; did you mean ln_f.scale"),
         ("model.layers.0.mpl", "model.layers.0.mpl: this model has no such module; did you mean model.layers.0.mlp"),
@@ -581,3 +587,34 @@ def test_addresses_need_no_array_library() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"
     )
+
+
+SMALL = ModelShape(
+    (LayerShape(heads=2, sites=frozenset({"H.z", "attn.out", "mlp.out"})),) * 2,
+    frozenset({"logits"}),
+    frozenset({"_out.logits", "lm_head"}),
+)
+
+
+def test_errors_suggest_only_what_the_model_has() -> None:
+    with pytest.raises(AddressError, match=r"did you mean L1\.cross\.out"):
+        parse("L1.foo")
+    with pytest.raises(AddressError, match=r"did you mean (L1\.(attn|mlp)\.out(, )?)+\?$"):
+        parse("L1.foo", SMALL)
+    with pytest.raises(AddressError, match=r"its sites are attn\.out, mlp\.out$"):
+        parse("L0", SMALL)
+    with pytest.raises(AddressError, match=r"of L0\.H1; did you mean L0\.H1\.z\?$"):
+        parse("L0.H1.foobar", SMALL)
+    with pytest.raises(AddressError, match="this model has none of its kind"):
+        parse("L0.KV1.foo", SMALL)
+
+
+def test_a_value_without_its_layer_is_told_so_and_internal_names_are_not_listed() -> None:
+    for text, there in {"H2.z": "L0.H2.z", "mlp.out": "L0.mlp.out", "H*.z": r"L0.H\*.z"}.items():
+        with pytest.raises(AddressError, match=f"its layer is lacking, did you mean {there}") as caught:
+            expand(parse(text, SMALL), SMALL)
+        assert "_out" not in str(caught.value)
+    for text in (".zzz", ".out.logits"):
+        with pytest.raises(AddressError) as caught:
+            expand(parse(text), SMALL)
+        assert "_out" not in str(caught.value)

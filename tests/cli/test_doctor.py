@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,29 @@ class _Sorted(nn.Module):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the greatest so far along the last dimension."""
         return torch.cummax(input, -1).values
+
+
+def _told(kind: str) -> tuple[Model, list[str]]:
+    model = sj.load(families.build(kind), cache=None)
+    return model, click.unstyle("\n".join(doctor.told(model, "mine", examine(model)))).splitlines()
+
+
+def test_the_site_to_look_at_is_one_of_the_models() -> None:
+    model, lines = _told("mamba")
+    (address,) = re.findall(r"model\.explain\('(.*?)'\)", " ".join(lines))
+    assert address == "L0.mixer.out"
+    assert "mixer" in str(model.explain(address))
+
+
+def test_lengths_of_encoder_and_decoder_are_those_run() -> None:
+    lines = _told("t5")[1]
+    sizes = [line[34:45].strip() for line in lines if line.startswith("  ok  ") and " x " in line]
+    assert sizes == ["3 x 10/11", "3 x 1/1", "1 x 10/7", "5 x 17/23", "4 x 11/13", "4 x 11/13", "1 x 512/512"]
+    assert "  sizes are rows x the decoder's length/the encoder's length" in lines
+
+
+def test_biases_are_told_of_the_projections_recognised(folder: Path) -> None:
+    assert "no biases, of the projections recognised" in run(folder).stdout
 
 
 def test_a_folder_that_is_not_there() -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import pytest
 import torch
@@ -121,3 +122,36 @@ def test_scrub_refuses_what_is_no_hypothesis(content, tmp_path):
     path = tmp_path / "hypothesis.json"
     path.write_text(content)
     assert "hypothesis" in run("scrub", "zoo/brackets", path, "--task", "brackets", code=2).output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["load", "no/such/folder/at all"],
+        ["doctor", "no/such/folder/at all"],
+        ["doctor", "zoo/brackets", "--no-such-option"],
+        ["scrub", "zoo/brackets", "absent.json", "--task", "brackets"],
+    ],
+)
+def test_an_error_as_json(arguments):
+    result = run(*arguments, "--json", code=2)
+    found = json.loads(result.stdout)
+    assert list(found) == ["error"]
+    assert found["error"] in result.stderr
+    assert run(*arguments, code=2).stdout == ""
+
+
+@pytest.mark.parametrize("name", ["load", "doctor"])
+def test_how_a_model_is_read_is_handed_on(name, monkeypatch):
+    taken = []
+
+    def asked(source, **options):
+        taken.append((source, options))
+        raise LoadError("enough")
+
+    monkeypatch.setattr(import_module(f"scrubjay.cli.{name}"), "load", asked)
+    run(name, "org/model", code=2)
+    given = ["--revision", "main", "--length", "9", "--trust-remote-code", "--dtype", "float64"]
+    run(name, "org/model", *given, code=2)
+    options = {"revision": "main", "length": 9, "trust_remote_code": True, "dtype": "float64"}
+    assert taken == [("org/model", {}), ("org/model", options)]

@@ -6,8 +6,10 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
 
 from scrubjay.capture.check import RUN_ERRORS, Original, Verdict, checked, compare, examples, unrunnable
 from scrubjay.capture.export import capture
@@ -22,21 +24,21 @@ LONGEST = 512
 """The longest row that is run, where the model takes longer ones."""
 
 CASES = (
-    ("one position", 3, 1, "none"),
-    ("one row", 1, 10, "none"),
-    ("another batch and length", 5, 17, "none"),
-    ("padded left", 4, 11, "left"),
-    ("padded right", 4, 11, "right"),
-    ("the longest row", 1, LONGEST, "none"),
+    ("one position", 3, (1, 1), "none"),
+    ("one row", 1, (10, 7), "none"),
+    ("another batch and length", 5, (17, 23), "none"),
+    ("padded left", 4, (11, 13), "left"),
+    ("padded right", 4, (11, 13), "right"),
+    ("the longest row", 1, (LONGEST, LONGEST), "none"),
 )
-"""What is compared: a name, rows, length, padding."""
+"""What is compared: a name, rows, length (and the encoder's, beside a decoder), padding."""
 
 
 @dataclass(frozen=True)
 class Case:
     """Circuit and module on one batch: how far apart, in spreads of the module's result, and how long each took.
 
-    `holds` is None where it does not apply, and `reason` says why, or what went wrong.
+    `length` is the decoder's where there is an encoder, and `source` the encoder's (0 without one). `holds` is None where it does not apply, and `reason` says why, or what went wrong.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Case:
     reason: str = ""
     module_seconds: float = 0.0
     circuit_seconds: float = 0.0
+    source: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Examination:
         traits: what is the case of which layers: (layers, topic, words); `ends` for what stands around them.
         opaque: operations that were not understood.
         capture_seconds, capture_bytes: what a capture takes, beside the weights (of memory: by how much the peak rose).
-        weight_bytes: the size of the weights.
+        weight_bytes: the size of the weights. source: the encoder's length in the check made anew, 0 without an encoder.
     """
 
     verdict: Verdict
@@ -77,6 +80,7 @@ class Examination:
     capture_seconds: float
     capture_bytes: int
     weight_bytes: int
+    source: int = 0
 
     @property
     def failed(self) -> bool:
@@ -106,7 +110,10 @@ def examine(model: Model, step: Callable[[str], None] = lambda _: None) -> Exami
     step("reading the anatomy")
     origins = Origins(model.circuit, model.anatomy)
     weights = sum(weight.numel() * weight.element_size() for weight in original.module.parameters())
-    return Examination(verdict, cases, tuple(_traits(origins, model)), tuple(_opaque(origins)), seconds, grown, weights)
+    source = _long(original, original.signature.inputs, "source")
+    return Examination(
+        verdict, cases, tuple(_traits(origins, model)), tuple(_opaque(origins)), seconds, grown, weights, source
+    )
 
 
 def _config(model: Model) -> dict[str, object]:
@@ -116,47 +123,63 @@ def _config(model: Model) -> dict[str, object]:
     return {names[what]: says for what, says in said.items()}
 
 
-def _case(original: Original, verdict: Verdict, name: str, rows: int, length: int, padding: str) -> Case:
-    """Return how one batch compares."""
+def _long(original: Original, inputs: Mapping[str, torch.Tensor], axis: str) -> int:
+    """Return the size of an axis in a batch; 0 where no input has it."""
+    dynamic = original.signature.dynamic
+    return next(
+        (tensor.shape[dynamic[name].index(axis)] for name, tensor in inputs.items() if axis in dynamic[name]), 0
+    )
+
+
+def _encoding(original: Original, source: int) -> Original:
+    """Return the original with an example whose encoder's input is `source` long, where that may vary."""
+    signature = original.signature
+    if "source" in signature.static:
+        return original
+    source = min(source, original.limit or source)
+    made = dict(signature.inputs)
+    for name, example in made.items():
+        if "source" in signature.dynamic[name]:
+            dim = signature.dynamic[name].index("source")
+            chosen = torch.arange(source, device=example.device) % example.shape[dim]
+            made[name] = example.index_select(dim, chosen)
+    return replace(original, signature=replace(signature, inputs=made))
+
+
+def _case(original: Original, verdict: Verdict, name: str, rows: int, lengths: tuple[int, int], padding: str) -> Case:
+    """Return how one batch compares; its lengths are those that were run."""
     dynamic = {
         axis for names in original.signature.dynamic.values() for axis in names if axis
     } - original.signature.static
+    length, source = lengths
+    base = Case(name, rows, length, None, source=source if _long(original, original.signature.inputs, "source") else 0)
     if reason := unrunnable(original.module, float("inf")) or _inapplicable(original, dynamic, length, padding):
-        return Case(name, rows, length, None, reason=reason)
-    inputs = examples(original, rows, length, padding, seed=1)
-    length = next((tensor.shape[1] for tensor in inputs.values() if tensor.dim() > 1), length)
+        return replace(base, reason=reason)
+    inputs = examples(_encoding(original, source), rows, length, padding, seed=1)
+    first = next((tensor.shape[1] for tensor in inputs.values() if tensor.dim() > 1), length)
+    base = replace(base, length=_long(original, inputs, "query") or first, source=_long(original, inputs, "source"))
     begun = time.perf_counter()
     try:
         theirs = original.theirs(inputs)
     except RUN_ERRORS as error:
-        return Case(
-            name, rows, length, None, reason=f"the module itself does not run: {type(error).__name__}: {_first(error)}"
-        )
+        return replace(base, reason=f"the module itself does not run: {type(error).__name__}: {_first(error)}")
     between = time.perf_counter()
     try:
         ours = original.ours(inputs)
     except (ScrubjayError, *RUN_ERRORS) as error:
-        return Case(
-            name, rows, length, False, reason=f"the circuit does not run: {type(error).__name__}: {_first(error)}"
-        )
-    times = (between - begun, time.perf_counter() - between)
+        reason = f"the circuit does not run: {type(error).__name__}: {_first(error)}"
+        return replace(base, holds=False, reason=reason)
+    base = replace(base, module_seconds=between - begun, circuit_seconds=time.perf_counter() - between)
     found = compare(theirs, ours)
     if found.theirs != found.ours:
-        return Case(
-            name,
-            rows,
-            length,
-            False,
-            None,
-            f"the module gives the shape {found.theirs}, the circuit {found.ours}",
-            *times,
-        )
+        reason = f"the module gives the shape {found.theirs}, the circuit {found.ours}"
+        return replace(base, holds=False, reason=reason)
     if found.difference != found.difference:
-        return Case(name, rows, length, None, None, "the module's own result holds no finite number", *times)
+        return replace(base, reason="the module's own result holds no finite number")
     finite = found.difference != float("inf")
     reason = "" if finite else "the circuit gives numbers that are not finite where the module's are"
     holds = finite and found.difference <= (verdict.tolerance or 0)
-    return Case(name, rows, length, holds, found.difference if finite else None, reason, *times)
+    return replace(base, holds=holds, difference=found.difference if finite else None, reason=reason)
 
 
 def _inapplicable(original: Original, dynamic: set[str], length: int, padding: str) -> str:

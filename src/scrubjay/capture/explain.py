@@ -76,7 +76,7 @@ def explain(circuit: Circuit, anatomy: Anatomy, text: str, notes: Mapping[str, s
 
     Raises `AddressError` for an address that the circuit lacks.
     """
-    asked = parse(text)
+    asked = parse(text, anatomy.shape)
     found = expand(asked, anatomy.shape)
     named = dict(anatomy.shape.names).get(asked.part.path) if isinstance(asked.part, Module) else None
     first = replace(found[0], position=None)

@@ -78,17 +78,19 @@ def load(
 
     The module is not changed, its weights are neither copied nor needed for the capture, and a later change of its weights
     is seen by the model. A later change of its parts, such as an adapter switched off, does not reach the circuit: a run then
-    raises `LoadError`. Wrappers of PEFT and data parallelism are taken off, adapters as they are.
-
-    Raises `LoadError` or `CaptureError`, saying what to do.
+    raises `LoadError`. Wrappers of PEFT and data parallelism are taken off, adapters as they are. Raises `InputError`, `LoadError`
+    or `CaptureError`, saying what to do.
     """
     wanted = _dtype(dtype)
+    _check_device(device)
     folder = None if cache is None or cache is False else disk.default_folder() if cache is True else Path(cache)
     if isinstance(source, nn.Module):
         if reading:
             raise InputError(
                 f"{', '.join(reading)}: for a folder or a hub name; a module in hand has been read already"
             )
+        if isinstance(tokenizer, str | PathLike):
+            raise InputError("tokenizer= of a module in hand is a tokenizer: AutoTokenizer.from_pretrained(folder)")
         opened = _in_hand(source, inputs, dynamic, output, length)
     elif isinstance(source, str | PathLike):
         _check_own(dynamic, output)
@@ -164,7 +166,7 @@ def assemble(
         circuit,
         replace(anatomy, notes=(*anatomy.notes, *notes)),
         stores,
-        tokenizer if tokenizer is not None else opened.tokenizer,
+        opened.tokenizer if tokenizer is None or isinstance(tokenizer, str | PathLike) else tokenizer,
         min(limits) if limits else None,
         dtype,
         device,
@@ -192,6 +194,20 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if not isinstance(found, torch.dtype) or found not in FLOATING:
         raise InputError(f"dtype={dtype!r} is not a floating type: use float32, float64, bfloat16 or float16")
     return found
+
+
+def _check_device(device: str | None) -> None:
+    """Refuse a device that torch does not know, or that this machine lacks."""
+    if device is None:
+        return
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device={device!r} is none: give 'cpu', 'cuda', 'cuda:1' or the like") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"device={device!r}: this torch finds no CUDA device; leave device= out to run on the processor"
+        )
 
 
 def signature_of(

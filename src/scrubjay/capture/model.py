@@ -13,6 +13,7 @@ from scrubjay.capture.check import Original, Verdict, beyond, refusal
 from scrubjay.capture.explain import Explanation, explain
 from scrubjay.capture.naming import noted, with_names
 from scrubjay.capture.sites import Site, Sites, table_of
+from scrubjay.capture.store import ModuleStore
 from scrubjay.circuit.address import Address, expand, parse
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.ops import Weight
@@ -82,7 +83,7 @@ class Model:
     def annotate(self, text: str, note: str) -> Model:
         """Return the model with a note at an address, shown by `sites` and `explain`; an empty note takes one away.
 
-        Raises `AddressError` for an address that the model lacks.
+        Raises `AddressError` for an address that the model lacks, `InputError` for a note that is no text.
         """
         return replace(self, notes=noted(self.notes, self.anatomy.shape, text, note))
 
@@ -103,8 +104,11 @@ class Model:
         """Raise `CheckError` where the check at load found that one of `facts` (`exact`, `rows_independent`) does not hold.
 
         Inputs longer than any that was checked are checked now, against the module, and lengths up to theirs from then on count
-        as checked.
+        as checked. Raises `LoadError` where a part of the module has been exchanged since the capture.
         """
+        for store in self.stores.values():
+            if isinstance(store, ModuleStore):
+                store.verify()
         if self.verdict is not None:
             refusal(self.name, self.verdict, facts)
             if inputs is not None and self.origin is not None:
@@ -112,7 +116,7 @@ class Model:
 
     def addresses(self, text: str | Site) -> tuple[Address, ...]:
         """Return the concrete addresses of a text (or row of `sites`) with wildcards and ranges; raise `AddressError` if it names nothing."""
-        return expand(parse(text.address if isinstance(text, Site) else text), self.anatomy.shape)
+        return expand(parse(text.address if isinstance(text, Site) else text, self.anatomy.shape), self.anatomy.shape)
 
     def node(self, address: Address) -> Any:
         """Return the node of one concrete address."""

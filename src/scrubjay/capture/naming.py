@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from scrubjay.circuit.address import Address, Head, ModelShape, Module, expand, parse
-from scrubjay.errors import AddressError
+from scrubjay.errors import AddressError, InputError
 
 
 def with_names(shape: ModelShape, names: Mapping[str, str]) -> ModelShape:
@@ -25,7 +25,7 @@ def with_names(shape: ModelShape, names: Mapping[str, str]) -> ModelShape:
 
 def _pairs(text: str, name: str, shape: ModelShape) -> list[tuple[str, Address]]:
     """Return what is to be named and how: one value, or for a head without a site every value of it."""
-    asked = parse(text)
+    asked = parse(text, shape)
     found = expand(asked, shape)
     if len(found) != 1 or asked.position is not None:
         raise AddressError(
@@ -57,9 +57,11 @@ def _free(name: str, shape: ModelShape) -> str:
 def noted(notes: Mapping[str, str], shape: ModelShape, text: str, note: str) -> dict[str, str]:
     """Return the notes with one more, at the canonical form of an address; an empty note takes one away.
 
-    Raises `AddressError` for an address that the model lacks.
+    Raises `AddressError` for an address that the model lacks, `InputError` for a note that is no text.
     """
-    asked = parse(text)
+    if not isinstance(note, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller's, and not checked before
+        raise InputError(f"the note at {text} is a text, not {type(note).__name__}; an empty text takes a note away")
+    asked = parse(text, shape)
     found = expand(asked, shape)
     if isinstance(asked.part, Module) and asked.part.path in dict(shape.names):
         (asked,) = found

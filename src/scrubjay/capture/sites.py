@@ -17,6 +17,7 @@ from scrubjay.circuit.meanings import MEANINGS, meaning
 from scrubjay.circuit.origin import Origin, Origins
 from scrubjay.circuit.places import place
 from scrubjay.circuit.recognisers import Anatomy
+from scrubjay.circuit.spelling import starred
 from scrubjay.errors import AddressError, near
 
 _INDEX = re.compile(r"(?<![A-Za-z])(H|KV|N|E)(\*|[0-9]+(?:\.\.[0-9]+)?)(?=\.|$)")
@@ -292,15 +293,3 @@ def axes_of(circuit: Circuit, anatomy: Anatomy, address: Address) -> tuple[Axis,
     if index is not None and not isinstance(index, int):
         address = replace(address, part=replace(address.part, index=0))  # type: ignore[arg-type, call-overload]
     return place(circuit, anatomy, address).value.axes
-
-
-def starred(kind: str) -> str:
-    """Return the text of a kind of site in a layer, heads, neurons and experts as all of them.
-
-    >>> starred("H.z"), starred("N"), starred("mlp.E.out"), starred("attn.z")
-    ('H*.z', 'N*', 'mlp.E*.out', 'attn.z')
-    """
-    for prefix in ("H.", "KV.", "mlp.E."):
-        if kind.startswith(prefix):
-            return f"{prefix[:-1]}*.{kind.removeprefix(prefix)}"
-    return "N*" if kind == "N" else kind

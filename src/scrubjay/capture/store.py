@@ -44,11 +44,21 @@ class ModuleStore:
             owner = self._owner(owner_name)
             found = getattr(owner, leaf)
         except AttributeError as error:
-            raise LoadError(f"the module has no tensor {name!r}{near(name, self.aliases)}") from error
+            raise LoadError(self._missing(name)) from error
+        if not isinstance(found, torch.Tensor):
+            raise LoadError(self._missing(name))
         if found.device.type == "meta":
             raise LoadError(_without_values(name, leaf, owner))
         self._check(name, found)
         return found
+
+    def _missing(self, name: str) -> str:
+        if name not in self.aliases:
+            return f"the module has no tensor {name!r}{near(name, self.aliases)}"
+        return (
+            f"the module has no tensor {name!r} any more: it was changed after the model was captured. "
+            "Change it back, or load the module again"
+        )
 
     def _owner(self, path: str) -> nn.Module:
         """Return the part of the module at a path, each part on the way being what it was when captured."""
@@ -58,11 +68,18 @@ class ModuleStore:
                 owner, here = getattr(owner, step), f"{here}.{step}" if here else step
             state = state_of(owner)
             if self.states.get(here, state) != state:
-                raise LoadError(
-                    f"{here or 'the module'} has changed since the model was captured: {_said(self.states[here])} then, {_said(state)} now. The circuit "
-                    "is of the module as it was: change it back (for an adapter: enable_adapters, set_adapter, unmerge), or load it again"
-                )
+                raise LoadError(_changed(here, self.states[here], state))
         return owner
+
+    def verify(self) -> None:
+        """Raise `LoadError` where any part of the module is of another class, or has other adapters, than when it was captured.
+
+        Numbers that the module's code reads from its attributes, and hooks, are not looked at.
+        """
+        now = states_of(self.module)
+        for path in dict.fromkeys([*self.states, *now] if self.states else []):
+            if self.states.get(path) != now.get(path):
+                raise LoadError(_changed(path, self.states.get(path), now.get(path)))
 
     def _device(self) -> torch.device:
         """Return where the module's first weight is, which is where a constant is needed."""
@@ -130,8 +147,17 @@ def _copied(value: object) -> object:
     return tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
 
+def _changed(path: str, then: object, now: object) -> str:
+    return (
+        f"{path or 'the module'} has changed since the model was captured: {_said(then)} then, {_said(now)} now. The circuit "
+        "is of the module as it was: change it back (for an adapter: enable_adapters, set_adapter, unmerge), or load it again"
+    )
+
+
 def _said(state: object) -> str:
     """Return a state in words."""
+    if state is None:
+        return "not there"
     if isinstance(state, type):
         return f"a {state.__name__}"
     kind, *rest = cast("tuple[type, *tuple[tuple[str, object], ...]]", state)

@@ -14,12 +14,12 @@ same address. A module whose path could be read as something else (one word, or 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from scrubjay.circuit import spelling
-from scrubjay.circuit.spelling import LAYER_SITES, MODEL_SITES, close, listed, shorten
+from scrubjay.circuit.spelling import LAYER_SITES, MODEL_SITES, close, is_number, joined, listed, shorten, starred
 from scrubjay.errors import AddressError
 
 _EXAMPLES = "; addresses look like L3.resid_pre, L3.H7.z@END, L*.mlp.out, logits or model.layers.3.mlp"
@@ -49,7 +49,7 @@ class Range:
     last: int
 
     def __post_init__(self) -> None:
-        if not _is_number(self.first) or not _is_number(self.last):
+        if not is_number(self.first) or not is_number(self.last):
             raise AddressError("the ends of a range are whole numbers of at most nine digits")
         # 1..-1 is all but the first; -1..1 would be empty in every row of three tokens or more.
         if (self.first < 0, self.first) > (self.last < 0, self.last):
@@ -132,7 +132,7 @@ class Position:
         if isinstance(self.at, str) and not self.at.isidentifier():
             wanted = "a number (@3, @-1), a range (@2..5, @1..-1) or a name (@END)"
             raise AddressError(f"the position {shorten(self.at)} is not {wanted}")
-        if isinstance(self.at, int) and not _is_number(self.at):
+        if isinstance(self.at, int) and not is_number(self.at):
             raise AddressError("a position is a whole number of at most nine digits, a Range or a name")
 
     def __str__(self) -> str:
@@ -187,14 +187,14 @@ class Address:
             case Module(path):
                 return path if spelling.reads_as_module(path) else f".{path}"
             case _:
-                return _joined(f"{_NUMBERED[type(self.part)].prefix}{self.part.index}", self.site)
+                return joined(f"{_NUMBERED[type(self.part)].prefix}{self.part.index}", self.site)
 
     @property
     def kind(self) -> str:
         """The place without its index, as in `LayerShape.sites`: `H.z`, `N`, `resid_pre`, `mlp.E.out`, `embed`."""
         if self.part is None or isinstance(self.part, Module):
             return self.place
-        return _joined(_NUMBERED[type(self.part)].prefix, self.site)
+        return joined(_NUMBERED[type(self.part)].prefix, self.site)
 
     def __str__(self) -> str:
         """Return the canonical text; `parse` reads it back to an equal address."""
@@ -213,8 +213,8 @@ class LayerShape:
     sites: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        known = {*LAYER_SITES, *(_joined(kind.prefix, site) for kind in _NUMBERED.values() for site in kind.sites)}
-        _check_known(self.sites, known, "a layer")
+        known = {*LAYER_SITES, *(joined(kind.prefix, site) for kind in _NUMBERED.values() for site in kind.sites)}
+        spelling.check_known(self.sites, known, "a layer")
         if min(self.heads, self.kv_heads, self.neurons, self.experts) < 0:
             raise AddressError(f"a layer cannot have fewer than no parts: {self}")
 
@@ -229,7 +229,7 @@ class ModelShape:
     names: tuple[tuple[str, Address], ...] = ()
 
     def __post_init__(self) -> None:
-        _check_known(self.sites, MODEL_SITES, "the whole model")
+        spelling.check_known(self.sites, MODEL_SITES, "the whole model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +250,10 @@ class Path:
         return " -> ".join(str(step) for step in self.steps)
 
 
-def parse(text: str) -> Address:
+def parse(text: str, shape: ModelShape | None = None) -> Address:
     """Return the address that `text` names, in our grammar or an accepted foreign spelling.
 
-    A head alone (`L9.H9`, `9.9`, `a9.h9`) means its output.
+    A head alone (`L9.H9`, `9.9`, `a9.h9`) means its output. Errors speak of what `shape` has, where it is given.
 
     Raises:
         AddressError: if it does not parse; the message names the offending part.
@@ -270,7 +270,7 @@ def parse(text: str) -> Address:
         name, at, where = stripped.partition("@")
         if not name:
             raise AddressError(f"an address is missing{' before the @' if at else ''}{_EXAMPLES}")
-        address = _parse_name(name)
+        address = _parse_name(name, shape)
         return replace(address, position=_parse_position(where)) if at else address
     except AddressError as error:
         raise AddressError(f"{shorten(text)}: {error}") from None
@@ -334,9 +334,10 @@ def expand(address: Address, shape: ModelShape) -> tuple[Address, ...]:
         elif address.layer is not ANY:
             raise AddressError(_lacks(address, number, shape))
     if not found:
-        sites = {site for layer in shape.layers for site in layer.sites}
-        hint = close(address.kind, sites) or listed("; they have", sites)
-        raise AddressError(f"{address}: no layer of this model has {address.kind}{hint}")
+        kind, sites = starred(address.kind), {starred(site) for layer in shape.layers for site in layer.sites}
+        there = {f"L*.{site}" for site in sites}
+        hint = close(f"L*.{kind}", there) if close(kind, sites) else listed("; it has", there)
+        raise AddressError(f"{address}: no layer of this model has {kind}{hint}")
     return tuple(found)
 
 
@@ -348,12 +349,16 @@ def _check_there(address: Address, shape: ModelShape) -> None:
         what, name, known = "site", address.site, shape.sites
     if name in known:
         return
-    in_layers = (
-        f"L{number}.{site}" for number, layer in enumerate(shape.layers) for site in layer.sites if site in LAYER_SITES
-    )
-    hint = close(name, {*shape.modules, *shape.sites, *in_layers, *dict(shape.names)}) or listed("; it has", known)
+    hint = _without_layer(name, shape) or close(name, {*shape.modules, *_known(shape)})
+    hint = hint or listed("; it has", {one for one in known if not one.startswith("_")})
     shown = str(address) if len(name) <= 60 else shorten(str(address))
     raise AddressError(f"{shown}: this model has no such {what}{hint}")
+
+
+def _known(shape: ModelShape) -> set[str]:
+    """Return every whole value of a model, and the user's own names."""
+    inside = (f"L{at}.{site}" for at, layer in enumerate(shape.layers) for site in layer.sites if site in LAYER_SITES)
+    return {*shape.sites, *inside, *dict(shape.names)}
 
 
 def _expand_part(asked: Address, number: int, layer: LayerShape) -> list[Address]:
@@ -375,15 +380,12 @@ def _numbers(asked: Address, index: Index, noun: str, letter: str, count: int, o
     """Return the numbers an index stands for among `count`; raise if one of them, or any at all, is not there."""
     if isinstance(index, Wildcard):
         numbers = range(count)
-    elif isinstance(index, Range):
-        numbers = range(index.first, index.last + 1)
     else:
-        numbers = range(index, index + 1)
+        numbers = range(index.first, index.last + 1) if isinstance(index, Range) else range(index, index + 1)
     if numbers and numbers[-1] < count:
         return numbers
-    there = f"{noun}s {letter}0..{letter}{count - 1}" if count else f"no {noun}s"
-    if count == 1:
-        there = f"one {noun}, {letter}0"
+    many = f"{noun}s {letter}0..{letter}{count - 1}" if count else f"no {noun}s"
+    there = f"one {noun}, {letter}0" if count == 1 else many
     missing = f"{noun} {numbers[-1]} does not exist" if numbers else f"{noun} * matches nothing"
     raise AddressError(f"{asked}: {missing}; {owner} has {there}")
 
@@ -395,86 +397,80 @@ def _lacks(address: Address, number: int, shape: ModelShape) -> str:
     hint = close(f"L{number}.{address.place}", [str(other) for other in others if other.kind in sites])
     having = [f"L{index}" for index, layer in enumerate(shape.layers) if address.kind in layer.sites]
     elsewhere = listed("; layers that have it:", having) if having else "; no layer of this model has it"
-    return f"{address}: layer {number} has no {address.kind}{hint or listed('; it has', sites)}{elsewhere}"
-
-
-def _check_known(sites: Iterable[str], known: Iterable[str], owner: str) -> None:
-    for unknown in sorted(set(sites) - set(known)):
-        raise AddressError(f"no such site {shorten(unknown)} of {owner}{close(unknown, known)}")
+    hint = hint or listed("; it has", set(map(starred, sites)))
+    return f"{address}: layer {number} has no {starred(address.kind)}{elsewhere}{hint}"
 
 
 _DOT = re.compile(r"(?<!\.)\.(?!\.)")  # one dot; the two of a range do not separate
 _PART = re.compile(r"(H|KV|N|E)([^A-Za-z_].*)?", re.DOTALL)
 
 
-def _joined(*names: str) -> str:
-    return ".".join(name for name in names if name)
-
-
 def _sites_of(layer: Index | None, part: Part | None) -> tuple[str, ...]:
-    if isinstance(part, Module):
-        return ("",)
-    if part is not None:
-        return _NUMBERED[type(part)].sites
-    return MODEL_SITES if layer is None else LAYER_SITES
-
-
-def _is_number(value: int) -> bool:
-    return not isinstance(value, bool) and -spelling.LARGEST <= value <= spelling.LARGEST
+    if part is None:
+        return MODEL_SITES if layer is None else LAYER_SITES
+    return ("",) if isinstance(part, Module) else _NUMBERED[type(part)].sites
 
 
 def _check_index(index: Index, noun: str) -> None:
-    if isinstance(index, int) and not _is_number(index):
+    if isinstance(index, int) and not is_number(index):
         raise AddressError(f"the {noun} index is not a whole number of at most nine digits")
     if not isinstance(index, Wildcard) and (min(index.first, index.last) if isinstance(index, Range) else index) < 0:
         raise AddressError(f"the {noun} index {index} counts from the end, which indices cannot; number from 0")
 
 
-def _no_such_site(layer: Index | None, part: Part | None, site: str) -> str:
-    """Return why `site` is not one of a layer, part or model, with near addresses or else all of its sites."""
+def _no_such_site(layer: Index | None, part: Part | None, site: str, shape: ModelShape | None = None) -> str:
+    """Return why `site` is not one of a layer, part or model, with what there is instead; in a model, what it has."""
     if isinstance(part, Module):
         return f"a module has no sites, so not {shorten(site)}; name a module inside it by its path"
-    sites = _sites_of(layer, part)
-    owner = _joined("" if layer is None else f"L{layer}", f"{_NUMBERED[type(part)].prefix}{part.index}" if part else "")
-    if sites == ("",):
-        return f"{owner} has no sites, so not {shorten(site)}; leave it out"
-    if not site:
-        return f"{owner or 'this'} is no value by itself; its sites are {', '.join(sites)}"
-    asked, known = _joined(owner, site), [_joined(owner, name) for name in sites]
-    inside = [name for name in known if name.startswith(f"{asked}.")]
-    hint = listed("; did you mean", inside, most=10) if inside else close(asked, known)
-    hint = hint or f"; its sites are {', '.join(sites)}"
-    return f"no such site {shorten(site)} of {owner or 'the whole model'}{hint}"
+    sites, prefix = _sites_of(layer, part), _NUMBERED[type(part)].prefix if part else ""
+    if shape is not None and layer is not None:
+        at = [layer] if isinstance(layer, int) and 0 <= layer < len(shape.layers) else range(len(shape.layers))
+        there = {kind for number in at for kind in shape.layers[number].sites}
+        sites = tuple(name for name in sites if joined(prefix, name) in there)
+    owner = joined("" if layer is None else f"L{layer}", f"{prefix}{part.index}" if part else "")
+    return spelling.no_such_site(owner, site, sites)
 
 
-def _parse_name(name: str) -> Address:
+def _without_layer(name: str, shape: ModelShape | None = None) -> str:
+    """Return "; its layer is lacking, did you mean ...?" for the value of a layer written alone, or an empty text."""
+    try:
+        found = _parse_in_layer(0, _DOT.split(name))
+    except AddressError:
+        return ""  # it is no value of a layer either, and the caller says what it is not
+    layers = [0] if shape is None else [at for at, one in enumerate(shape.layers) if found.kind in one.sites]
+    return f"; its layer is lacking, did you mean {replace(found, layer=layers[0])}?" if layers else ""
+
+
+def _parse_name(name: str, shape: ModelShape | None) -> Address:
     """Read an address without its position."""
-    if name.startswith("."):
-        return Address(None, Module(name[1:]), "")
-    if spelling.reads_as_module(name):
-        return Address(None, Module(name), "")
+    in_layer = spelling.module_problem(name) and _without_layer(name, shape)
+    if name.startswith(".") or (spelling.reads_as_module(name) and not in_layer):
+        return Address(None, Module(name.removeprefix(".")), "")
     name = spelling.to_canonical(name)
     if name in MODEL_SITES:
         return Address(None, None, name)
     segments = _DOT.split(name)
     if found := spelling.LAYER.fullmatch(segments[0]):
-        return _parse_in_layer(_parse_index(found[1] or "", "layer"), segments[1:])
-    hint = close(name, (*MODEL_SITES, *(f"L0.{site}" for site in LAYER_SITES)))
+        return _parse_in_layer(_parse_index(found[1] or "", "layer"), segments[1:], shape)
+    known = (*MODEL_SITES, *(f"L0.{site}" for site in LAYER_SITES)) if shape is None else _known(shape)
+    hint = _without_layer(name, shape) or close(name, known)
     module = "" if spelling.module_problem(name) else f"; a module of that path is written {shorten('.' + name)}"
     raise AddressError(f"no such value of the whole model{hint or _EXAMPLES}{module}")
 
 
-def _parse_in_layer(layer: Index, names: list[str]) -> Address:
+def _parse_in_layer(layer: Index, names: list[str], shape: ModelShape | None = None) -> Address:
     """Read what follows the layer, split at its dots."""
     before, rest = ([], names) if names[:1] != ["mlp"] else (names[:1], names[1:])
     found = _PART.fullmatch(rest[0]) if rest else None
-    kind = next((kind for kind in _NUMBERED.values() if found and kind.prefix == _joined(*before, found[1])), None)
+    kind = next((kind for kind in _NUMBERED.values() if found and kind.prefix == joined(*before, found[1])), None)
     if found is None or kind is None:
-        return Address(layer, None, ".".join(names))
-    site = ".".join(rest[1:])
-    if kind.make is Head and len(rest) == 1:
-        site = "out"
-    return Address(layer, kind.make(_parse_index(found[2] or "", kind.noun)), site)
+        part, site = None, ".".join(names)
+    else:
+        part = kind.make(_parse_index(found[2] or "", kind.noun))
+        site = "out" if kind.make is Head and len(rest) == 1 else ".".join(rest[1:])
+    if shape is not None and site not in _sites_of(layer, part):
+        raise AddressError(_no_such_site(layer, part, site, shape))
+    return Address(layer, part, site)
 
 
 def _parse_index(text: str, noun: str) -> Index:
@@ -490,10 +486,14 @@ def _parse_position(text: str) -> Position | None:
         return None
     if not text:
         raise AddressError("the position after the @ is missing; write for example @3, @-1, @2..5 or @END")
-    return Position(_parse_whole(text, "the position") if text[0] in "-0123456789" else text)
+    return Position(_parse_whole(text, "the position") if text[0] in "-.0123456789" else text)
 
 
 def _parse_whole(text: str, what: str) -> int | Range:
     first, dots, last = text.partition("..")
+    if dots and not (first and last):
+        raise AddressError(
+            f"{what} {shorten(text)} has an open end, which there is not: write both, as 2..5 or (a position) 2..-1"
+        )
     number = spelling.whole_number(first, what)
     return Range(number, spelling.whole_number(last, what)) if dots else number

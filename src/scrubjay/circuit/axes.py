@@ -25,6 +25,9 @@ GLOSSARY = {
     "model": "the residual stream",
     "d_head": "one head's own space",
     "hidden": "neurons of an MLP",
+    "expert": "experts of a mixture",
+    "chosen": "choices of a router, the first choice first",
+    "source": "positions of an encoder's input",
     "vocab": "tokens, or classes of an answer",
 }
 _ORDER = {name: rank for rank, name in enumerate(GLOSSARY)}

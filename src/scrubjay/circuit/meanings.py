@@ -17,8 +17,8 @@ MEANINGS: dict[str, str] = {
     "resid_pre": "residual stream that enters the layer",
     "resid_mid": "residual stream between attention and MLP",
     "resid_post": "residual stream that leaves the layer",
-    "attn.q": "queries: the projection, before q/k norm and rotary embedding",
-    "attn.k": "keys: the projection, before q/k norm and rotary embedding",
+    "attn.q": "queries: the projection",
+    "attn.k": "keys: the projection",
     "attn.v": "values: the projection",
     "attn.q_rot": "queries as the scores use them",
     "attn.k_rot": "keys as the scores use them",
@@ -34,7 +34,7 @@ MEANINGS: dict[str, str] = {
     "mlp.post": "neurons: what the down projection reads",
     "mlp.out": "exactly what the MLP adds to the stream",
     "mlp.router.logits": "the router's score for each expert",
-    "mlp.router.weights": "the weight of each expert in the sum",
+    "mlp.router.weights": "the weights of the chosen experts in the sum, in the order of mlp.router.chosen",
     "mlp.router.chosen": "which experts each token is sent to",
     "mixer.out": "exactly what another mixer of positions than attention adds to the stream",
     "cross.out": "exactly what attention to another sequence adds to the stream",
@@ -42,7 +42,7 @@ MEANINGS: dict[str, str] = {
     "ln1.normalized": "value of the attention's norm before its affine map",
     "ln2.scale": "divisor of the MLP's norm: sqrt(mean square + eps)",
     "ln2.normalized": "value of the MLP's norm before its affine map",
-    "H.q": "one head's queries, before q/k norm and rotary embedding",
+    "H.q": "one head's queries: the projection",
     "H.k": "one head's keys (its own copy, where heads share them)",
     "H.v": "one head's values (its own copy, where heads share them)",
     "H.q_rot": "one head's queries as its scores use them",
@@ -58,7 +58,7 @@ MEANINGS: dict[str, str] = {
     "KV.v": "values of a key-value head, shared by its group of query heads",
     "KV.k_rot": "keys of a key-value head as the scores use them",
     "N": "one neuron: one coordinate of mlp.post",
-    "mlp.E.out": "one expert's output, before its weight in the sum",
+    "mlp.E.out": "one expert's output, before its weight in the sum; zero at tokens that did not choose it",
 }
 """What a site of each kind is."""
 
@@ -79,6 +79,8 @@ _OF_ONE: dict[str, str] = {
     "H.v": "with grouped queries a change here touches this head alone; change KV.v to touch the group",
     "KV.k": "a change here touches every query head of the group",
     "KV.v": "a change here touches every query head of the group",
+    "mlp.E.out": "a change at a token that did not choose the expert does nothing",
+    "mlp.router.weights": "each weight belongs to the expert at the same place of mlp.router.chosen",
     "N": "zero is no neutral value for most activations: compare with the mean too",
     "logits": "before any softmax: only differences between tokens matter to probabilities",
 }

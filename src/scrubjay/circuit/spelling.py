@@ -122,6 +122,52 @@ def listed(before: str, names: Iterable[str], most: int = 8) -> str:
     return f"{before} {', '.join(ordered[:most]) or 'none'}{more}"
 
 
+def joined(*names: str) -> str:
+    """Return the names that are not empty with dots between."""
+    return ".".join(name for name in names if name)
+
+
+def starred(kind: str) -> str:
+    """Return the text of a kind of site in a layer, heads, neurons and experts as all of them.
+
+    >>> starred("H.z"), starred("N"), starred("mlp.E.out"), starred("attn.z")
+    ('H*.z', 'N*', 'mlp.E*.out', 'attn.z')
+    """
+    for prefix in ("H.", "KV.", "mlp.E."):
+        if kind.startswith(prefix):
+            return f"{prefix[:-1]}*.{kind.removeprefix(prefix)}"
+    return "N*" if kind == "N" else kind
+
+
+def check_known(sites: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Raise `AddressError` for a site that is not one of the known ones."""
+    for unknown in sorted(set(sites) - set(known)):
+        raise AddressError(f"no such site {shorten(unknown)} of {owner}{close(unknown, known)}")
+
+
+def no_such_site(owner: str, site: str, sites: tuple[str, ...]) -> str:
+    """Return why `site` is none of an owner's (a layer, a part; empty: the whole model), with near addresses or else all.
+
+    >>> no_such_site("L3.H7", "patern", ("pattern", "z"))
+    "no such site 'patern' of L3.H7; did you mean L3.H7.pattern, L3.H7.z?"
+    """
+    whole = owner or "the whole model"
+    if sites == ("",):
+        return f"{owner} has no sites, so not {shorten(site)}; leave it out"
+    there = f"its sites are {', '.join(sites)}" if sites else "this model has none of its kind"
+    if not site:
+        return f"{owner or 'this'} is no value by itself; {there}"
+    asked, known = joined(owner, site), [joined(owner, name) for name in sites]
+    inside = [name for name in known if name.startswith(f"{asked}.")]
+    hint = listed("; did you mean", inside, most=10) if inside else close(asked, known)
+    return f"no such site {shorten(site)} of {whole}{hint or f'; {there}'}"
+
+
+def is_number(value: int) -> bool:
+    """Say whether a value is a whole number of at most nine digits."""
+    return not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
 def close(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" for the known names closest to `name`, or an empty text."""
     return near(name[:_LONGEST], known, most=3)  # the time it takes grows with the square of the length

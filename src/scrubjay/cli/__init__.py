@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from importlib import import_module
@@ -20,6 +21,9 @@ COMMANDS = {
     "train": ("scrubjay.cli.train", "Train a model of the zoo."),
 }
 """Every command: the module that has it as `command`, and what it does."""
+
+
+_JSON = "scrubjay.json"
 
 
 class _Commands(click.Group):
@@ -44,19 +48,30 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that is asked for; name all of them where there is no such one."""
+        ctx.meta[_JSON] = "--json" in args
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command {args[0]!r}; the commands are {', '.join(COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; show an error of ours as its message, with exit code 2."""
+        """Run a command; show an error of ours as its message, with exit code 2, and with --json as an object too."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            _told_as_json(ctx, error.format_message())
+            raise
         except ScrubjayError as error:
             if ctx.params.get("debug"):
                 raise
+            _told_as_json(ctx, str(error))
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
+
+
+def _told_as_json(ctx: click.Context, words: str) -> None:
+    """Print an error as a JSON object on the output stream, where --json was given."""
+    if ctx.meta.get(_JSON):
+        click.echo(json.dumps({"error": words}, ensure_ascii=False))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

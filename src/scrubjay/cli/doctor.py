@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
+from scrubjay.capture.check import ROWS
 from scrubjay.capture.examine import Case, Examination, examine
 from scrubjay.capture.model import Model
 from scrubjay.cli.load import described
 from scrubjay.cli.progress import steps_shown
+from scrubjay.cli.reading import given, reading
 from scrubjay.zoo.load import load
 
 WIDTH = 100
@@ -19,18 +22,17 @@ WIDTH = 100
 
 @click.command("doctor")
 @click.argument("source")
-@click.option("--dtype", help="Floating type to load the weights in, such as float32 [as stored].")
-@click.option("--revision", help="Branch, tag or commit of a hub name.")
+@reading
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON and nothing else.")
 @click.pass_context
-def command(context: click.Context, source: str, dtype: str | None, revision: str | None, as_json: bool) -> None:
+def command(context: click.Context, source: str, as_json: bool, **options: Any) -> None:
     """Compare a model with its own module, and say what was recognised.
 
     SOURCE is zoo/NAME, a local folder, or a hub name. Exits with 1 where something failed.
     """
     with steps_shown(quiet=as_json) as steps:
         steps(f"loading {source}", 0, 0)
-        model = load(source, dtype=dtype, **({"revision": revision} if revision else {}))
+        model = load(source, **given(options))
         found = examine(model, lambda words: steps(words, 0, 0))
     if as_json:
         whole = {**{key: value for key, value in described(model).items() if key != "sites"}, **found.to_dict()}
@@ -91,7 +93,8 @@ def _recognised(model: Model, found: Examination) -> Iterable[str]:
     last = ""
     for layers, topic, words in found.traits:
         where = "" if layers in {"L*", "ends"} else f"{layers}: "
-        yield from _wrapped(f"{where}{words}", f"  {'' if topic == last else topic:<11}")
+        among = ", of the projections recognised" if topic == "biases" else ""
+        yield from _wrapped(f"{where}{words}{among}", f"  {'' if topic == last else topic:<11}")
         last = topic
 
 
@@ -113,9 +116,11 @@ def _exact(found: Examination) -> Iterable[str]:
     verdict = found.verdict
     limit = f"at most {verdict.tolerance or 0:.0e} of the result's spread is rounding"
     yield _heading(f"the same numbers as the module ({verdict.dtype}; {limit})")
+    if found.source:
+        yield "  sizes are rows x the decoder's length/the encoder's length"
     yield from _line(
         "rows padded at both ends",
-        "3 x 10" if verdict.length >= 10 else "",
+        _size(ROWS, verdict.length, found.source) if verdict.length else "",
         verdict.exact,
         verdict.difference,
         verdict.reason,
@@ -125,16 +130,20 @@ def _exact(found: Examination) -> Iterable[str]:
 
 
 def _case(case: Case) -> Iterable[str]:
-    yield from _line(case.name, f"{case.rows} x {case.length}", case.holds, case.difference, case.reason)
+    yield from _line(case.name, _size(case.rows, case.length, case.source), case.holds, case.difference, case.reason)
+
+
+def _size(rows: int, length: int, source: int) -> str:
+    return f"{rows} x {length}/{source}" if source else f"{rows} x {length}"
 
 
 def _line(name: str, size: str, holds: bool | None, difference: float | None, reason: str) -> Iterable[str]:
     apart = "" if difference is None else f"{difference:.1e}" if difference else "0"
-    head = f"  {_mark(holds)}  {name:<26}{size:>9}   {apart:<9}"
+    head = f"  {_mark(holds)}  {name:<26}{size:>11}   {apart:<9}"
     if not reason:
         yield head.rstrip()
         return
-    bare = 2 + 4 + 2 + 26 + 9 + 3 + 9
+    bare = 2 + 4 + 2 + 26 + 11 + 3 + 9
     first, *rest = textwrap.wrap(reason, WIDTH - bare, break_long_words=False) or [""]
     yield head + first
     yield from (" " * bare + line for line in rest)
@@ -161,7 +170,7 @@ def _cost(found: Examination) -> Iterable[str]:
     timed = [case for case in found.cases if case.circuit_seconds]
     if timed:
         case = max(timed, key=lambda one: one.rows * one.length)
-        yield f"  {case.rows} x {case.length} tokens: module {case.module_seconds:.2f} s, circuit {case.circuit_seconds:.2f} s (one run each)"
+        yield f"  {_size(case.rows, case.length, case.source)} tokens: module {case.module_seconds:.2f} s, circuit {case.circuit_seconds:.2f} s (one run each)"
 
 
 def _bytes(count: float) -> str:
@@ -170,6 +179,15 @@ def _bytes(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def _example(model: Model) -> str:
+    """Return a site that the model has, one of those worth a look first."""
+    addresses = model.sites.addresses
+    for kind in ("H*.k", "H*.z", "attn.out", "mixer.out", "mlp.out"):
+        if found := [address for address in addresses if address.endswith(f".{kind}")]:
+            return found[0].replace("H*", "H0")
+    return addresses[-1]
 
 
 def _next(model: Model, source: str, found: Examination) -> list[str]:
@@ -191,7 +209,9 @@ def _next(model: Model, source: str, found: Examination) -> list[str]:
             "use module paths as addresses: `print(model.sites)` lists them; sj.zero, sj.patch and sj.run(keep=...) take them"
         )
     elif not found.failed:
-        steps.append(f"`scrubjay load {source}` lists the sites; `print(model.explain('L0.H0.k'))` says what one is")
+        steps.append(
+            f"`scrubjay load {source}` lists the sites; `print(model.explain('{_example(model)}'))` says what one is"
+        )
     if found.opaque:
         steps.append("an opaque operation is exact and can be patched as a whole; what is inside it has no address")
     return steps

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import click
 
 from scrubjay.capture.model import Model
 from scrubjay.cli.progress import steps_shown
+from scrubjay.cli.reading import given, reading
 from scrubjay.zoo.load import load
 
 
 @click.command("load")
 @click.argument("source")
-@click.option("--dtype", help="Floating type to run in, such as float32 [as stored].")
+@reading
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON and nothing else.")
-def command(source: str, dtype: str | None, as_json: bool) -> None:
+def command(source: str, as_json: bool, **options: Any) -> None:
     """Load a model and list its named sites.
 
     SOURCE is zoo/NAME, a local folder, or a hub name. What was not recognised is told, never guessed.
     """
     with steps_shown(quiet=as_json) as steps:
         steps(f"loading {source}", 0, 0)
-        model = load(source, dtype=dtype)
+        model = load(source, **given(options))
     found = described(model)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False))

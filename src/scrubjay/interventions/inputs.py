@@ -224,6 +224,10 @@ def vocabulary(model: Model, key: str) -> int | None:
 
 def _check_mask(mask: torch.Tensor, name: str) -> None:
     real, name = mask.ne(0), name.replace("_", " ")
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise InputError(
+            f"the {name} holds {mask[(mask != 0) & (mask != 1)][0].item()}: give 1 for a real token and 0 for padding, and nothing else"
+        )
     if not bool(real.any(1).all()):
         raise InputError(f"row {int((~real.any(1)).nonzero()[0])} of the {name} has no real token")
     turns = (real[:, 1:] != real[:, :-1]).sum(1)

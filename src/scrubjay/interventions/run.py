@@ -119,7 +119,7 @@ def run(
     model: Model,
     inputs: Given,
     keep: Sequence[str] | str = (),
-    interventions: Sequence[Intervention] = (),
+    interventions: Sequence[Intervention] | Intervention = (),
     *,
     differentiable: bool = False,
 ) -> Run:
@@ -129,13 +129,14 @@ def run(
         model: the model; it is not changed.
         inputs: text, a list of texts (padded), token ids, a mapping of named tensors, or a data set.
         keep: addresses, with wildcards, ranges and positions: `["L*.resid_post", "L5.H1.pattern", "L3.H7.z@-1"]`.
-        interventions: changes made by `sj.zero`, `sj.patch` and the like, applied in order.
+        interventions: a change made by `sj.zero`, `sj.patch` and the like, or several, applied in order.
         differentiable: keep the values connected, for `run.gradient(...)` or torch.autograd.
 
     Raises `AddressError` for an address the model lacks, `InputError` for inputs that do not fit, and `CheckError` for a model that
     failed its check. Progress is shown on
     the terminal where a run takes longer than two seconds.
     """
+    interventions = [interventions] if isinstance(interventions, Intervention) else interventions
     tensors = prepare(model, inputs)
     model.require("exact", inputs=tensors)
     with torch.enable_grad() if differentiable else torch.no_grad():

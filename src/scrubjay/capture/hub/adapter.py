@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from scrubjay.capture.hub.opened import CONVERT, ENDS_OF_PICKLES, first_line, listed
+from scrubjay.capture.hub.opened import CONVERT, ENDS_OF_PICKLES, first_line, listed, quoted
 from scrubjay.errors import LoadError
 
 ADAPTER = "adapter_config.json"
@@ -60,7 +60,7 @@ def _check(folder: Path, source: str) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise LoadError(
-            f"{place} ({place.stat().st_size} bytes) is damaged or cut short: {error}; copy or download it again"
+            f"{place} ({place.stat().st_size} bytes) is damaged or cut short: {quoted(str(error))}; copy or download it again"
         ) from error
 
 
@@ -78,6 +78,6 @@ def adapted(module: nn.Module, folder: Path, source: str) -> nn.Module:
         ) from error
     if lacking := next((str(one.message) for one in seen if "missing adapter keys" in str(one.message)), None):
         raise LoadError(
-            f"{folder / WEIGHTS} lacks weights that its configuration names: {lacking[:300]}; give the whole adapter"
+            f"{folder / WEIGHTS} lacks weights that its configuration names: {quoted(lacking)}; give the whole adapter"
         )
     return made.eval()

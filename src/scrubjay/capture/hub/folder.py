@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from scrubjay.capture.hub.adapter import ADAPTER, adapted, base_of
 from scrubjay.capture.hub.described import describe
-from scrubjay.capture.hub.opened import CONVERT, ENDS_OF_PICKLES, Opened, first_line, listed, quiet
+from scrubjay.capture.hub.opened import CONVERT, ENDS_OF_PICKLES, Opened, first_line, listed, quiet, quoted
 from scrubjay.capture.hub.remote import HUB_NAME, TOKENIZER_FILES, downloaded, named
 from scrubjay.errors import LoadError
 
@@ -183,7 +184,7 @@ def _check_weights(folder: Path, source: str) -> None:
         except (SafetensorError, OSError) as error:
             size = (folder / name).stat().st_size
             raise LoadError(
-                f"{folder / name} ({size} bytes) is damaged or cut short: {error}; copy or download it again"
+                f"{folder / name} ({size} bytes) is damaged or cut short: {quoted(str(error))}; copy or download it again"
             ) from error
 
 
@@ -230,7 +231,20 @@ def _module(folder: Path, config: Any, source: str, how: Reading) -> nn.Module:
             f"{source} lacks {len(missing)} weights that {type(module).__name__} needs: {', '.join(missing[:8])}{more}. They would be random numbers; "
             "give the whole checkpoint, or write in config.json the architecture that the weights are for"
         )
+    _check_used(module, found["unexpected_keys"], source)
     return (module if how.device is None else module.to(how.device)).eval()
+
+
+def _check_used(module: nn.Module, unused: Iterable[str], source: str) -> None:
+    """Refuse weights of layers that the configuration leaves out: the model would be a shorter one, and nobody told."""
+    numbers = re.compile(r"\d+")
+    known = {numbers.sub("#", name) for name in module.state_dict()}
+    left = sorted(name for name in map(str, unused) if numbers.search(name) and numbers.sub("#", name) in known)
+    if left:
+        raise LoadError(
+            f"{source} has {len(left)} weights of layers that config.json leaves out ({', '.join(left[:3])}): the model would be a shorter one. "
+            "Write in config.json the number of layers that the weights are for"
+        )
 
 
 def _class(config: Any, source: str, trusted: bool) -> Any:

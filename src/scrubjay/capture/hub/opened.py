@@ -16,7 +16,7 @@ SILENT = 100
 ENDS_OF_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 CONVERT = (
     "a pickle can run code when it is read, so Scrubjay never reads one: if you trust it, load it yourself and write it with "
-    "`model.save_pretrained(folder, safe_serialization=True)`, then give that folder"
+    "`model.save_pretrained(folder)`, then give that folder"
 )
 
 
@@ -66,5 +66,14 @@ def listed(folder: Path) -> str:
 
 def first_line(error: Exception) -> str:
     """Return the type of an error and the first line of what it says."""
-    lines = [line for line in str(error).strip().split("\n") if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+    return f"{type(error).__name__}: {quoted(str(error)) or 'no message'}"
+
+
+def quoted(text: str, most: int = 300) -> str:
+    r"""Return the first line of a foreign text to stand in a sentence: without its last punctuation, cut between words.
+
+    >>> quoted("the sizes differ.\nTry again."), quoted("one two three", most=9)
+    ('the sizes differ', 'one two ...')
+    """
+    line = text.strip().partition("\n")[0].rstrip(" .,;:!\r")
+    return line if len(line) <= most else f"{line[:most].rpartition(' ')[0] or line[:most]} ..."

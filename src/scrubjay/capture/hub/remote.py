@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
-from scrubjay.capture.hub.opened import listed
+from scrubjay.capture.hub.opened import first_line, listed
 from scrubjay.errors import LoadError
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -50,13 +50,12 @@ def downloaded(name: str, revision: str | None, code: bool = False) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
     except (HfHubHTTPError, OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0][:200]
         at = f" at revision {revision!r}" if revision else ""
         known = _in_cache(name)
         have = f"; the local cache has its revisions {', '.join(known[:6])}" if known else ""
         raise LoadError(
             f"{name!r}{at} is no folder here, nothing of it was found in the local Hugging Face cache, and the hub did not give it "
-            f"({type(error).__name__}: {first}){have}. Check the name; without a network, run `huggingface-cli download {name} --local-dir FOLDER` "
+            f"({first_line(error)}){have}. Check the name; without a network, run `huggingface-cli download {name} --local-dir FOLDER` "
             "(`hf download` in newer versions) or `model.save_pretrained(FOLDER)` where there is one, and give FOLDER"
         ) from error
 

@@ -138,6 +138,7 @@ def axis_names(layers: Sequence[Layer], ends: Ends, root: Node) -> dict[str, str
             name(_rest(one.post), "hidden")
         elif isinstance(one, Mixture):
             name([one.axis], "expert")
+            name(_rest(one.logits) if one.logits is not None else [], "expert")
             name([one.slot] if one.slot is not None else [], "chosen")
     name(_rest(root, *(old for old, new in given.items() if new == "model")), "vocab")
     return _with_stretches(given, root)
