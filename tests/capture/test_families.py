@@ -24,8 +24,11 @@ from mutations import MUTATIONS
 from scrubjay.capture.model import Model
 from scrubjay.circuit.ops import Opaque
 
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 """The greatest difference of a logit, in units of the logits' standard deviation."""
+
+WIDER = {"squeezebert": 2e-5}
+"""Families whose rounding in 32 bits is more than that (in 64 bits its difference is 4e-14)."""
 
 CASES = {
     "other sizes": (5, 23, "none"),
@@ -79,8 +82,9 @@ def test_the_circuit_is_the_module(kind):
     module = families.build(kind)
     model = sj.load(module, cache=None)
     errors = {name: apart(module, model, case) for name, case in CASES.items()}
-    assert max(errors.values()) <= TOLERANCE, errors
-    unnoticed = [name for name, far in mistakes(module, model).items() if far <= TOLERANCE]
+    most = WIDER.get(kind, TOLERANCE)
+    assert max(errors.values()) <= most, errors
+    unnoticed = [name for name, far in mistakes(module, model).items() if far <= most]
     assert unnoticed == EQUIVALENT.get(kind, [])
     row = {"family": kind, "error": max(errors.values()), **found(model)}
     if folder := os.environ.get("SCRUBJAY_MODELS"):
@@ -112,6 +116,13 @@ def found(model: Model) -> dict[str, Any]:
         "opaque": dict(Counter(node.op.split(".")[1] for node in model.circuit.nodes if isinstance(node, Opaque))),
         "notes": list(model.anatomy.notes),
     }
+
+
+@pytest.mark.parametrize(("kind", "without"), [("llama", {"lost term"}), ("gpt2", {"rotary off by one"})])
+def test_the_mistakes_are_there_to_be_made(kind, without):
+    """Llama has no biases and gpt2 no rotary embedding; every other mutation changes their circuits."""
+    circuit = sj.load(families.build(kind), cache=None).circuit
+    assert {name for name, change in MUTATIONS.items() if change(circuit) is None} == without
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neo", "llama", "qwen3", "gemma2", "bert"])
