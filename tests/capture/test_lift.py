@@ -256,6 +256,8 @@ WHOLE: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "eye": (lambda m, x: x @ torch.eye(6), {"eye"}),
     "in-place": (lambda m, x: (x * 1).add_(1).mul_(m.v), set()),
     "assignment to a slice": (lambda m, x: _assigned(x), {"fill", "index_put", "slice_scatter", "select_scatter"}),
+    "scatter to places that repeat": (lambda m, x: x.scatter(2, (x > 0).long(), x * 2), {"scatter"}),
+    "scatter of an order along another dimension": (lambda m, x: x.scatter(2, x.argsort(1) % 6, x * 2), {"scatter", "argsort"}),
     "scatter into a part": (lambda m, x: x.scatter(2, (x[..., :1] > 0).long()[:, :1], 5.0), {"scatter"}),
     "bucketize": (lambda m, x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0])), {"bucketize"}),
     "nan_to_num": (lambda m, x: (x / (x > 0)).nan_to_num(nan=0.5, posinf=3.0), {"nan_to_num"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -74,9 +75,24 @@ def scatter(*, adds: bool = False) -> Handler:
             raise CannotLift("a scatter into a part of its rows, or of a part of its source, is kept whole")
         if adds and not source.dims:
             raise CannotLift("scatter_add of a number is kept whole")
+        if source.dims and not adds and not _distinct(call, dim, len(what.dims)):
+            raise CannotLift(
+                "a scatter of values to places that may repeat is kept whole: which one stays is for torch to say"
+            )
         return _written(call, what, index, source, dim, adds=adds)
 
     return handler
+
+
+def _distinct(call: Call, dim: int, rank: int) -> bool:
+    """Tell whether the places that a scatter writes to are some of an order along the same dimension, which never repeat."""
+    node = call.given["index"]
+    if node.target is operator.getitem and node.args[1] == 1:
+        node = node.args[0]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    name = node.target._schema.name.split("::")[1]
+    return name in ("topk", "sort", "argsort") and Call(node, call.values, call.size).dims("dim", rank) == [dim]
 
 
 def _written(call: Call, what: Value, index: Value, source: Value, dim: int, *, adds: bool) -> Value:
