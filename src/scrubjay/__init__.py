@@ -13,17 +13,23 @@ if TYPE_CHECKING:
     from scrubjay.claims.data import Dataset as Dataset
     from scrubjay.claims.data import Feature as Feature
     from scrubjay.claims.hypothesis import Hypothesis as Hypothesis
+    from scrubjay.claims.task import Task as Task
+    from scrubjay.interventions import Effects as Effects
     from scrubjay.interventions import Run as Run
     from scrubjay.interventions import add as add
     from scrubjay.interventions import apply as apply
+    from scrubjay.interventions import edge_patch as edge_patch
     from scrubjay.interventions import edit as edit
     from scrubjay.interventions import mean as mean
+    from scrubjay.interventions import pair as pair
     from scrubjay.interventions import patch as patch
+    from scrubjay.interventions import path_patch as path_patch
     from scrubjay.interventions import project_out as project_out
     from scrubjay.interventions import replace as replace
     from scrubjay.interventions import resample as resample
     from scrubjay.interventions import run as run
     from scrubjay.interventions import splice as splice
+    from scrubjay.interventions import sweep as sweep
     from scrubjay.interventions import zero as zero
     from scrubjay.reporting import report as report
     from scrubjay.scrubbing import ScrubResult as ScrubResult
@@ -38,8 +44,25 @@ _HOMES = {
     "Dataset": "scrubjay.claims.data",
     "Feature": "scrubjay.claims.data",
     "Hypothesis": "scrubjay.claims.hypothesis",
+    "Task": "scrubjay.claims.task",
     **dict.fromkeys(
-        ("Run", "add", "apply", "edit", "mean", "patch", "project_out", "replace", "resample", "run", "splice", "zero"),
+        (
+            *(
+                "Effects",
+                "Run",
+                "add",
+                "apply",
+                "edge_patch",
+                "edit",
+                "mean",
+                "pair",
+                "patch",
+                "path_patch",
+                "project_out",
+                "replace",
+            ),
+            *("resample", "run", "splice", "sweep", "zero"),
+        ),
         "scrubjay.interventions",
     ),
     "report": "scrubjay.reporting",
@@ -57,8 +80,8 @@ _MODULES = {
 }
 
 __all__ = [
-    "Dataset", "Feature", "Hypothesis", "Model", "Run", "ScrubResult", "add", "apply", "edit", "load", "mean", "patch", "project_out", "replace",
-    "report", "resample", "run", "scrub", "splice", "task", "zero",
+    "Dataset", "Effects", "Feature", "Hypothesis", "Model", "Run", "ScrubResult", "Task", "add", "apply", "edge_patch", "edit", "load", "mean",
+    "pair", "patch", "path_patch", "project_out", "replace", "report", "resample", "run", "scrub", "splice", "sweep", "task", "zero",
 ]  # fmt: skip
 
 

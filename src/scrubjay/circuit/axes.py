@@ -8,6 +8,7 @@ is run: a symbol (`"batch"`, `"query"`) or an expression in symbols (`"query + 1
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from scrubjay.errors import CircuitError
@@ -15,6 +16,7 @@ from scrubjay.errors import CircuitError
 GLOSSARY = {
     "row": "rows of a data set",
     "sample": "draws of a resampling experiment",
+    "variant": "variants of one run, each with a change of its own",
     "batch": "sequences run together",
     "kv": "key-value heads (groups, where several query heads share one)",
     "group": "query heads within one key-value head",
@@ -29,8 +31,18 @@ GLOSSARY = {
     "chosen": "choices of a router, the first choice first",
     "source": "positions of an encoder's input",
     "vocab": "tokens, or classes of an answer",
+    "answer": "tokens that are compared at one place",
 }
-_ORDER = {name: rank for rank, name in enumerate(GLOSSARY)}
+
+
+class _Ranks(dict[str, tuple[int, str]]):
+    """The place of each name in the order of axes; a name that the glossary lacks comes after it, by the name."""
+
+    def __missing__(self, name: str) -> tuple[int, str]:
+        return (len(self), name)
+
+
+_RANK = _Ranks({name: (rank, name) for rank, name in enumerate(GLOSSARY)})
 
 
 class Axis(NamedTuple):
@@ -56,14 +68,21 @@ def in_order(axes: Iterable[Axis]) -> tuple[Axis, ...]:
     >>> [axis.name for axis in in_order([Axis("model", 4), Axis("batch", "batch"), Axis("model", 4)])]
     ['batch', 'model']
     """
-    sizes: dict[str, int | str] = {}
+    found: dict[str, Axis] = {}
     for axis in axes:
-        if sizes.setdefault(axis.name, axis.size) != axis.size:
+        known = found.setdefault(axis.name, axis)
+        if known is not axis and known.size != axis.size:
             raise CircuitError(
-                f"axis {axis.name!r} would have two sizes at once, {sizes[axis.name]} and {axis.size}: "
+                f"axis {axis.name!r} would have two sizes at once, {known.size} and {axis.size}: "
                 "rename one of them with Relabel first"
             )
-    return tuple(Axis(name, sizes[name]) for name in sorted(sizes, key=lambda n: (_ORDER.get(n, len(_ORDER)), n)))
+    return tuple([found[name] for name in sorted(found, key=_RANK.__getitem__)])
+
+
+@lru_cache(maxsize=4096)
+def joined(parts: tuple[tuple[Axis, ...], ...]) -> tuple[Axis, ...]:
+    """Return the axes of several values together, as `in_order`: kept, for circuits have few such unions and many nodes."""
+    return in_order([axis for part in parts for axis in part])
 
 
 def names(axes: Iterable[Axis]) -> frozenset[str]:

@@ -34,13 +34,15 @@ class Terms:
 class Place:
     """Where an address points: the value there (all positions), the node to replace, and how.
 
-    `put(new, mask)` gives the replacement of `target` that has `new` at this place, where `mask` is true if one is given.
+    `put(new, mask)` gives the replacement of `target` that has `new` at this place, where `mask` is true if one is given. `at`,
+    where it is given, says which places of some axes of `target` this is, and nothing else than they is changed.
     """
 
     value: Node
     target: Node
     put: Put
     terms: Terms | None = None
+    at: Mapping[str, int] | None = None
 
 
 def place(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
@@ -100,7 +102,7 @@ def _site(circuit: Circuit, anatomy: Anatomy, address: Address) -> Place:
     heads = anatomy.layers[number].head_axes if number is not None else ()
     if len(heads) > 1 and all(axis in node.axis_names for axis, _ in heads):
         return _merged(node, heads)
-    return Place(node, node, lambda new, mask: _where(mask, new, node))
+    return Place(node, node, lambda new, mask: _where(mask, new, node), at={})
 
 
 def _merged(node: Node, heads: tuple[tuple[str, int], ...]) -> Place:
@@ -146,7 +148,7 @@ def at_index(node: Node, at: Mapping[str, int]) -> Node:
 def _indexed(node: Node, at: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Place:
     known = sizes or {axis.name: int(axis.size) for axis in node.axes if axis.name in at}
     mine = selection(at, known)
-    return Place(at_index(node, at), node, lambda new, mask: _where(_both(mine, mask), new, node))
+    return Place(at_index(node, at), node, lambda new, mask: _where(_both(mine, mask), new, node), at=at)
 
 
 def _head(circuit: Circuit, layer: LayerAnatomy, here: str, site: str, head: int) -> Place:
@@ -341,6 +343,6 @@ def real_mask(circuit: Circuit) -> Node | None:
 
 def query_axis(circuit: Circuit) -> Axis:
     """Return the axis of positions: of any size, or of the one size that the circuit was captured for."""
-    return next(
-        (axis for node in circuit.inputs.values() for axis in node.dims if axis.name == "query"), Axis("query", "query")
-    )
+    read = (axis for node in circuit.inputs.values() for axis in node.dims)
+    made = (axis for node in circuit.nodes for axis in node.axes)  # of patches, say
+    return next((axis for axes in (read, made) for axis in axes if axis.name == "query"), Axis("query", "query"))

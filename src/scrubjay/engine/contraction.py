@@ -41,11 +41,12 @@ def _cost(left: Sequence[Array], pair: tuple[int, int], over: set[str]) -> int:
     """Return the number of values the pair's product would have."""
     one, two = left[pair[0]], left[pair[1]]
     elsewhere = {name for place, item in enumerate(left) if place not in pair for name in item.names}
-    sizes = {**_sizes(one), **_sizes(two)}
+    sizes = {**sizes_of(one), **sizes_of(two)}
     return prod(size for name, size in sizes.items() if name not in over or name in elsewhere)
 
 
-def _sizes(item: Array) -> dict[str, int]:
+def sizes_of(item: Array) -> dict[str, int]:
+    """Return the size of each axis of a value; a bare number has none."""
     return dict(zip(item.names, item.tensor.shape, strict=True)) if isinstance(item.tensor, torch.Tensor) else {}
 
 
@@ -58,7 +59,7 @@ def _pair(one: Array, two: Array, over: set[str]) -> Array:
     batch = [name for name in shared if name not in over]
     left = [name for name in one.names if name not in shared]
     right = [name for name in two.names if name not in shared]
-    sizes = {**_sizes(one), **_sizes(two)}
+    sizes = {**sizes_of(one), **sizes_of(two)}
     rows, inner, columns = (prod(sizes[name] for name in part) for part in (left, summed, right))
     a = torch.as_tensor(one.laid([*batch, *left, *summed]))
     b = torch.as_tensor(two.laid([*batch, *summed, *right]))

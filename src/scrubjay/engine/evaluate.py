@@ -13,6 +13,7 @@ from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Input, Weight
 from scrubjay.engine.array import Array
 from scrubjay.engine.context import Context, Payload, Store
+from scrubjay.engine.fused import Fused, fused_kernel
 from scrubjay.engine.kernels import KERNELS
 from scrubjay.errors import EvaluationError
 
@@ -78,7 +79,7 @@ def evaluate(
         if node in known:
             live[node] = known[node]
         else:
-            live[node] = _one(node, [live[operand] for operand in node.operands], context)
+            live[node] = value_of(node, [live[operand] for operand in node.operands], context)
             if differentiable and node in wanted:
                 live[node] = _tracked(live[node])
             for operand in dict.fromkeys(node.operands):
@@ -104,8 +105,9 @@ def home(nodes: Sequence[Node], stores: Mapping[str, Store], known: Mapping[Node
     return tensors[0].device if tensors else None
 
 
-def _one(node: Node, operands: list[Array], context: Context) -> Array:
-    made = KERNELS[type(node)](node, operands, context)
+def value_of(node: Node, operands: Sequence[Array], context: Context) -> Array:
+    """Return the value of one node, from those of its operands."""
+    made = fused_kernel(node, operands) if isinstance(node, Fused) else KERNELS[type(node)](node, operands, context)
     if frozenset(made.names) != node.axis_names and isinstance(made.tensor, torch.Tensor):
         raise EvaluationError(f"{node!r} was evaluated to the axes {made.names}: this is a defect, please report it")
     return made

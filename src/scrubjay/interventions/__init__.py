@@ -13,20 +13,29 @@ from scrubjay.interventions.change import (
     splice,
     zero,
 )
+from scrubjay.interventions.effects import Effects
+from scrubjay.interventions.pair import pair
+from scrubjay.interventions.paths import edge_patch, path_patch
 from scrubjay.interventions.run import Run, run
+from scrubjay.interventions.sweep import sweep
 
 __all__ = [
+    "Effects",
     "Intervention",
     "Run",
     "add",
     "apply",
+    "edge_patch",
     "edit",
     "mean",
+    "pair",
     "patch",
+    "path_patch",
     "project_out",
     "replace",
     "resample",
     "run",
     "splice",
+    "sweep",
     "zero",
 ]

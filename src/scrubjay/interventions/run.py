@@ -15,6 +15,7 @@ from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Index, Map, Merge
 from scrubjay.circuit.places import at_position, place
 from scrubjay.engine.array import Array
+from scrubjay.engine.compute import compute
 from scrubjay.engine.evaluate import evaluate, input_sizes
 from scrubjay.engine.progress import progress_after
 from scrubjay.errors import AddressError, InputError
@@ -122,6 +123,7 @@ def run(
     interventions: Sequence[Intervention] | Intervention = (),
     *,
     differentiable: bool = False,
+    fused: bool = False,
 ) -> Run:
     """Return the result of a model on inputs, the values at the addresses in `keep`, with interventions on.
 
@@ -131,6 +133,8 @@ def run(
         keep: addresses, with wildcards, ranges and positions: `["L*.resid_post", "L5.H1.pattern", "L3.H7.z@-1"]`.
         interventions: a change made by `sj.zero`, `sj.patch` and the like, or several, applied in order.
         differentiable: keep the values connected, for `run.gradient(...)` or torch.autograd.
+        fused: also compute norms and attention in one call each where nothing inside is kept or changed. It is quicker; the last bits
+            of a result then depend on what is kept, while without it keeping a value changes nothing.
 
     Raises `AddressError` for an address the model lacks, `InputError` for inputs that do not fit, and `CheckError` for a model that
     failed its check. Progress is shown on
@@ -149,9 +153,9 @@ def run(
     targets = {str(a): place(changed.circuit, changed.anatomy, a).target for a in wanted} if differentiable else {}
     asked = list(dict.fromkeys([*nodes.values(), *targets.values()]))
     with nullcontext() if differentiable else torch.no_grad(), progress_after(2.0, f"running {model.name}") as progress:
-        done = evaluate(
+        done = compute(
             asked, tensors, changed.stores, dtype=changed.dtype, device=changed.device, progress=progress, differentiable=differentiable,
-            sizes=input_sizes(list(model.circuit.inputs.values()), tensors),
+            sizes=input_sizes(list(model.circuit.inputs.values()), tensors), across=fused,
         )  # fmt: skip
     values = {name: shown(node, done[node]) for name, node in nodes.items()}
     return Run(changed, tensors, values, {name: (node, done[node]) for name, node in targets.items()}, done.evaluated)

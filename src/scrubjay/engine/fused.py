@@ -1,0 +1,107 @@
+"""Fused operations: one call of torch for several nodes, known to the evaluator alone.
+
+A `Fused` node never leaves the engine: it is in no circuit, is not printed and not stored. Its value is that of the nodes it stands
+for, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import final
+
+import torch
+from torch.nn import functional as F
+
+from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.node import Node
+from scrubjay.engine.array import Array, union
+from scrubjay.engine.contraction import sizes_of
+
+
+@final
+class Fused(Node):
+    """The operation `op` on `inputs`, with the axes `made`.
+
+    `over` names the axes that the operation is about, in its own order; it acts along those that `pointwise` does not name.
+    """
+
+    op: str
+    inputs: tuple[Node, ...]
+    over: tuple[str, ...]
+    made: tuple[Axis, ...]
+    parameters: tuple[float, ...] = ()
+    pointwise: tuple[str, ...] = ()
+
+    def find_axes(self) -> tuple[Axis, ...]:
+        """Return the axes of the node it stands for."""
+        return self.made
+
+    @property
+    def acts_along(self) -> frozenset[str]:
+        """The axes it runs over."""
+        return frozenset(self.over) - frozenset(self.pointwise)
+
+
+def _linear(operands: Sequence[Array], over: Sequence[str], _: Sequence[float]) -> Array:
+    """Return x W + b as one call."""
+    x, weight, bias = operands
+    rows = [name for name in x.names if name not in over]
+    columns = [name for name in weight.names if name not in over]
+    a = torch.as_tensor(x.laid([*rows, *over]))
+    w = torch.as_tensor(weight.laid([*over, *columns]))
+    inner = prod(sizes_of(weight)[name] for name in over)
+    made = torch.addmm(torch.as_tensor(bias.laid(columns)).reshape(-1), a.reshape(-1, inner), w.reshape(inner, -1))
+    sizes = {**sizes_of(x), **sizes_of(weight)}
+    return Array(made.reshape([sizes[name] for name in (*rows, *columns)]), (*rows, *columns))
+
+
+def _layer_norm(operands: Sequence[Array], over: Sequence[str], parameters: Sequence[float]) -> Array:
+    """Return the normalised value times a scale plus a shift."""
+    x, scale, shift = operands
+    (axis,) = over
+    rest = tuple(name for name in x.names if name != axis)
+    laid = torch.as_tensor(x.laid((*rest, axis)))
+    made = F.layer_norm(
+        laid, laid.shape[-1:], torch.as_tensor(scale.tensor), torch.as_tensor(shift.tensor), parameters[0]
+    )
+    return Array(made, (*rest, axis))
+
+
+def _attention(operands: Sequence[Array], over: Sequence[str], parameters: Sequence[float]) -> Array:
+    """Return softmax(scale q k + mask) v: what heads mix, with neither scores nor pattern kept.
+
+    `over` is (keys, what scores are summed over, positions that read, the space of values).
+    """
+    q, k, v, mask = operands
+    key, inner, query, out = over
+    v = Array(v.tensor, tuple("out." if name == out else name for name in v.names))
+    lead = [name for name in union([q, k, v, mask]) if name not in {query, key, inner, "out."}]
+    outer, heads = [n for n in lead if n in mask.names], [n for n in lead if n not in mask.names]
+    sizes = {name: size for item in operands for name, size in sizes_of(item).items()}
+    shape = [sizes[name] for name in (*outer, *heads)]
+    count = prod(shape[: len(outer)])
+
+    def laid(item: Array, *last: str) -> torch.Tensor:
+        found = torch.as_tensor(item.laid([*outer, *heads, *last]))
+        return found.expand(*shape, -1, -1).reshape(count, -1, *found.shape[-2:])
+
+    allowed = torch.as_tensor(mask.laid([*outer, query, key]))
+    made = F.scaled_dot_product_attention(
+        laid(q, query, inner),
+        laid(k, key, inner),
+        laid(v, key, "out."),
+        attn_mask=allowed.expand(*shape[: len(outer)], -1, -1).reshape(count, 1, *allowed.shape[-2:]),
+        scale=parameters[0],
+    )
+    return Array(made.reshape(*shape, *made.shape[2:]), (*outer, *heads, query, out))
+
+
+FUSED: dict[str, Callable[[Sequence[Array], Sequence[str], Sequence[float]], Array]] = {
+    "linear": _linear, "layer_norm": _layer_norm, "attention": _attention,
+}  # fmt: skip
+
+
+def fused_kernel(node: Fused, operands: Sequence[Array]) -> Array:
+    """Return the value of a fused node."""
+    return FUSED[node.op](operands, node.over, node.parameters)
