@@ -10,7 +10,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 # Two test processes with one numeric thread each, so that two cores are busy and not fought over.
 PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 # Tools that Scrubjay is compared with, one folder of benchmarks/peers and one environment each; never a dependency.
-PEERS := transformer_lens nnsight pyvene
+PEERS := transformer_lens nnsight pyvene rust_circuit
 
 .PHONY: help demo test check bench models peers clean
 

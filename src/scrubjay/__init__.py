@@ -9,7 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scrubjay.attribution import Attribution as Attribution
+    from scrubjay.attribution import Decomposition as Decomposition
+    from scrubjay.attribution import Lens as Lens
+    from scrubjay.attribution import decompose as decompose
+    from scrubjay.attribution import direct_logit_attribution as direct_logit_attribution
+    from scrubjay.attribution import lens_logits as lens_logits
+    from scrubjay.attribution import logit_lens as logit_lens
     from scrubjay.capture.model import Model as Model
+    from scrubjay.capture.saved import save as save
     from scrubjay.claims.data import Dataset as Dataset
     from scrubjay.claims.data import Feature as Feature
     from scrubjay.claims.hypothesis import Hypothesis as Hypothesis
@@ -31,7 +39,11 @@ if TYPE_CHECKING:
     from scrubjay.interventions import splice as splice
     from scrubjay.interventions import sweep as sweep
     from scrubjay.interventions import zero as zero
+    from scrubjay.matrices import Factored as Factored
+    from scrubjay.matrices import composition as composition
+    from scrubjay.matrices import weights as weights
     from scrubjay.reporting import report as report
+    from scrubjay.reporting.circuits import draw as draw
     from scrubjay.scrubbing import ScrubResult as ScrubResult
     from scrubjay.scrubbing import scrub as scrub
     from scrubjay.tasks import task as task
@@ -40,7 +52,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    **dict.fromkeys(
+        ("Attribution", "Decomposition", "Lens", "decompose", "direct_logit_attribution", "lens_logits", "logit_lens"),
+        "scrubjay.attribution",
+    ),
     "Model": "scrubjay.capture.model",
+    "save": "scrubjay.capture.saved",
     "Dataset": "scrubjay.claims.data",
     "Feature": "scrubjay.claims.data",
     "Hypothesis": "scrubjay.claims.hypothesis",
@@ -65,7 +82,9 @@ _HOMES = {
         ),
         "scrubjay.interventions",
     ),
+    **dict.fromkeys(("Factored", "composition", "weights"), "scrubjay.matrices"),
     "report": "scrubjay.reporting",
+    "draw": "scrubjay.reporting.circuits",
     "ScrubResult": "scrubjay.scrubbing",
     "scrub": "scrubjay.scrubbing",
     "task": "scrubjay.tasks",
@@ -75,13 +94,18 @@ _HOMES = {
 _MODULES = {
     "errors": "scrubjay.errors",
     "match": "scrubjay.circuit.match",
+    "matrices": "scrubjay.matrices",
+    "printing": "scrubjay.circuit.printing",
+    "rules": "scrubjay.circuit.rules",
     "tasks": "scrubjay.tasks",
     "zoo": "scrubjay.zoo",
 }
 
 __all__ = [
-    "Dataset", "Effects", "Feature", "Hypothesis", "Model", "Run", "ScrubResult", "Task", "add", "apply", "edge_patch", "edit", "load", "mean",
-    "pair", "patch", "path_patch", "project_out", "replace", "report", "resample", "run", "scrub", "splice", "sweep", "task", "zero",
+    "Attribution", "Dataset", "Decomposition", "Effects", "Factored", "Feature", "Hypothesis", "Lens", "Model", "Run", "ScrubResult", "Task", "add",
+    "apply", "composition", "decompose", "direct_logit_attribution", "draw", "edge_patch", "edit", "lens_logits", "load", "logit_lens", "mean",
+    "pair", "patch", "path_patch", "project_out", "replace", "report", "resample", "run", "save", "scrub", "splice", "sweep", "task", "weights",
+    "zero",
 ]  # fmt: skip
 
 
@@ -97,7 +121,7 @@ def __getattr__(name: str) -> Any:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Let runs, scrub results and hypotheses draw themselves in a notebook: `%load_ext scrubjay`."""
+    """Let runs, results, tables, hypotheses, circuits and figures draw themselves in a notebook: `%load_ext scrubjay`."""
     import_module("scrubjay.reporting.notebook").register(shell)
 
 

@@ -262,3 +262,57 @@ def test_validation_runs_only_when_a_node_is_new(monkeypatch):
     assert calls == []
     Along("softmax", X, ("batch",))
     assert len(calls) == 1
+
+
+def test_arguments_may_be_named_and_left_out_and_the_wrong_ones_are_refused():
+    whole = Map("leaky_relu", (X,), (0.1,))
+    assert Map("leaky_relu", parameters=(0.1,), inputs=(X,)) is whole
+    assert Map(parameters=(0.1,), op="leaky_relu", inputs=(X,)) is whole
+    assert Narrow(X, "model", 1, to=Axis("end", 2)) is Narrow(X, "model", 1, Axis("end", 2), 1)
+    make: Any = Map
+    for args, named in (((), {}), (("relu",), {}), (("relu", (X,), (), 1), {}), (("relu", (X,)), {"op": "exp"})):
+        with pytest.raises(TypeError):
+            make(*args, **named)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'slope'"):
+        make("relu", (X,), slope=1)
+    with pytest.raises(TypeError, match="unhashable"):
+        make("relu", [X])
+
+
+def test_numbers_inside_tuples_are_told_apart_too():
+    slopes = ((1,), (1.0,), (True,), (0.0,), (-0.0,), ("1",), (1, 1), (1, 1.0), (1, True))
+    made = [Map("leaky_relu", (X,), slope) for slope in slopes]
+    assert len(set(made)) == len(slopes)
+    assert all(Map("leaky_relu", (X,), slope) is node for node, slope in zip(made, slopes, strict=True))
+
+
+def test_what_is_below_a_node_and_its_axes_are_found_in_every_field():
+    experts = EXAMPLES[5]
+    assert isinstance(experts, Experts)
+    assert experts.operands == (experts.source, experts.weights, experts.index)
+    assert Gather(X, "model", IDS).operands == (X, IDS)
+    assert Einsum((X, W), ("model",)).operands == (X, W)
+    assert X.operands == ()
+    with pytest.raises(AttributeError):
+        X.axes = ()  # type: ignore[misc]
+
+
+def test_threads_check_a_new_node_once(monkeypatch):
+    """Eight threads make one new node at a time: it is checked once, and all get that one."""
+    checked: list[Node] = []
+    find = Repeat.find_axes
+    monkeypatch.setattr(Repeat, "find_axes", lambda self: checked.append(self) or find(self))
+    meet, found = threading.Barrier(8), [list[Node]() for _ in range(8)]
+
+    def build(own: list[Node]) -> None:
+        for place in range(200):
+            meet.wait()
+            own.append(Repeat(X, (Axis("copy", place + 2),)))
+
+    threads = [threading.Thread(target=build, args=(own,)) for own in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(checked) == 200
+    assert all(len(set(made)) == 1 for made in zip(*found, strict=True))

@@ -43,6 +43,7 @@ from scrubjay.circuit.rules.places import split_place, split_places, split_stret
 from scrubjay.circuit.rules.projection import onto
 from scrubjay.circuit.rules.rewriting import rewrite, rules_applied
 from scrubjay.circuit.rules.rule import Rule, applied
+from scrubjay.circuit.rules.selecting import scatter
 from scrubjay.circuit.rules.simplify import simplify
 from scrubjay.circuit.rules.themes import EQUALITIES
 from scrubjay.engine import evaluate
@@ -51,6 +52,12 @@ from scrubjay.testing.circuits import LEAVES, MODEL, PLACES, SOURCE, Example, ci
 TABLE = {rule.name: rule for rule in EQUALITIES}
 fewer = settings(max_examples=max(10, settings().max_examples // 4))  # for each of some sixty rules
 SIZES = {"batch": 2, "query": 5}
+MORE_WEIGHTS = {
+    "U": np.linspace(-1, 2, 8).reshape(4, 2),
+    "mean": np.linspace(1, 2, 4),
+    "joined": np.linspace(-2, 1, 8),
+}
+"""Weights of rules' parameters, and of shapes made for them."""
 
 
 class Stored(dict[str, torch.Tensor]):
@@ -104,7 +111,7 @@ def test_a_rule_keeps_the_value_of_its_example(name: str) -> None:
 def test_a_rule_keeps_values_all_over_a_random_circuit(name: str, example: Example) -> None:
     root = example.circuit.roots["output"]
     made = rewrite(example.circuit, TABLE[name])
-    weights = {**example.weights, "U": np.linspace(-1, 2, 8).reshape(4, 2)}
+    weights = {**example.weights, **MORE_WEIGHTS}
     same(root, made.roots["output"], (example.inputs, weights), example.sizes)
 
 
@@ -175,6 +182,42 @@ def values(read: Node) -> Node:
     return Relabel(Add((Einsum((read, HEADS), ("model",)), Index(HEADS, "model", 1))), KEY)
 
 
+def written(pool: Pool) -> Node:
+    """What one head writes: a pattern, and values projected from a random value."""
+    own = Index(values(pool.data(HEADS)), "head", 0)
+    z = Einsum((Along("softmax", Index(scores(X), "head", 0), ("key",)), own), ("key",))
+    return Einsum((z, Index(HEADS, "head", 1)), ("d_head",))
+
+
+def turned_by(q: Node) -> Node:
+    """Queries turned by an angle of their own, and one half of them left alone: a partial rotary embedding."""
+    one, two = (Narrow(q, "d_head", at, Axis(f"part.{at}", 1)) for at in (0, 1))
+    angle = Along("mean", X, ("model",))
+    first = Concat((Multiply((two, Map("cos", (angle,)))), one), ("part.1", "part.0"), Axis("d_head", 2))
+    return Add((first, Multiply((Constant(0.5), q))))
+
+
+def replaced(value: Node, at: int) -> Node:
+    """A value with one place of `model` replaced."""
+    parts = (
+        Narrow(value, "model", 0, Axis("part", at)),
+        Narrow(X, "model", 0, Axis("part", 1)),
+        Narrow(value, "model", at + 1, Axis("part", 3 - at)),
+    )
+    return Concat(parts, ("part",) * 3, MODEL)
+
+
+def rotated_sum(pool: Pool) -> Node:
+    """Keys of two sources, turned."""
+    reads = (pool.data(HEADS), Map("sin", (X,)))
+    return turned_by(Add(tuple(Einsum((read, HEADS), ("model",)) for read in reads)))
+
+
+def identity(one: Axis, two: Axis) -> Node:
+    return Map("cast", (Map("equal", (Iota(one), Iota(two))),), ("model",))
+
+
+HALF = Axis("half", 2)
 W = Weight(SOURCE, "matrix", ((MODEL,), (Axis("hidden", 3),)))
 ROW = Index(W, "hidden", 1)
 FRESH = Axis("fresh", 3)
@@ -203,6 +246,7 @@ MADE: dict[str, Callable[[Pool], Node]] = {
     "sink_relabel": over(2, X, make=lambda p, a, b: Relabel(Einsum((a, b, X), ()), (("model", "fresh"),))),
     "count_relabelled": lambda p: Relabel(Iota(MODEL), (("model", "fresh"),)),
     "push_take": lambda p: Index(square(Map("tanh", (p.vector(),))), "model", -1),
+    "push_index": lambda p: Index(square(Map("tanh", (p.vector(),))), "model", 1),
     "compose_takes": lambda p: Narrow(Narrow(p.vector(), "model", 0, Axis("part", 2), 2), "part", 1, Axis("fresh", 1)),
     "whole_stretch": lambda p: Narrow(p.vector(), "model", 0, Axis("part", 4)),
     "split_to_concat": lambda p: p.vector(),
@@ -231,7 +275,17 @@ MADE: dict[str, Callable[[Pool], Node]] = {
     "fold_numbers": lambda p: Add((Constant(1.5), p.value(), Constant(2))),
     "cancel_terms": over(2, make=lambda p, a, b: Add((b, a, Multiply((Constant(-1), a))))),
     "double_cast": lambda p: Map("cast", (p.value(),), ("model",)),
-    "by_source": over(1, X, W, make=lambda p, a: Einsum((Map("divide", (Add((a, X)), Constant(2.0))), W), p.summed(X))),
+    "by_source": over(1, X, W, make=lambda p, a: Einsum((Map("divide", (Add((Map("sin", (a,)), X)), Constant(2.0))), W), p.summed(X))),
+    "virtual_heads": lambda p: Einsum((Add((X, written(p))), W), ("model",)),
+    "linear_as_matrix": lambda p: turned_by(Einsum((p.data(HEADS), HEADS), ("model",))),
+    "estimate": lambda p: p.vector(),
+    "sink_along": over(2, make=lambda p, a, b: Along("center", Multiply((Repeat(a, (FRESH,)), square(b))), ("fresh",))),
+    "gather_up": lambda p: Map("maximum", (Gather(rows := LEAVES[1], "row", PLACES[5]), Gather(Map("sin", (rows,)), "row", PLACES[5]))),
+    "einsum_identity": lambda p: scatter(p.vector(), "model", Axis("fresh", 4)),
+    "scatter_to_concat": lambda p: scatter(p.vector(), "model", Axis("fresh", 6), 1),
+    "concat_to_scatter": lambda p: p.joined(),
+    "choice_to_concat": over(2, X, make=lambda p, a, b: Map("where", (Map("equal", (Iota(MODEL), Constant(2))), Add((a, X)), Add((b, X))))),
+    "concat_to_choice": lambda p: replaced(p.data(), 2),
     "project": lambda p: p.vector(),
     "expand_center": lambda p: Along("center", p.vector(), ("model",)),
     "fold_center": lambda p: Add(((a := p.vector()), Multiply((Constant(-1), Along("mean", a, ("model",)))))),
@@ -251,7 +305,6 @@ MADE: dict[str, Callable[[Pool], Node]] = {
 """For each rule a shape that it holds at, over values of a random circuit."""
 
 
-HALF = Axis("half", 2)
 MORE: dict[str, Sequence[Callable[[Pool], Node]]] = {
     "distribute": [
         *(over(2, X, make=lambda p, a, b, op=op: Along(op, Add((a, b, X)), ("model",))) for op in ("center", "mean", "sum", "cumsum")),
@@ -272,6 +325,31 @@ MORE: dict[str, Sequence[Callable[[Pool], Node]]] = {
         over(2, X, make=lambda p, a, b: Add((Map("divide", (a, Constant(3.0))), X, Map("divide", (b, Constant(3.0)))))),
         over(1, X, make=lambda p, a: Add((Along("center", Add((X, a)), ("model",)), Along("center", X, ("model",))))),
         over(1, X, make=lambda p, a: Add((Index(Add((X, a)), "model", 1), Index(X, "model", 1)))),
+    ],
+    "by_source": [
+        lambda p: Einsum((rotated_sum(p), Index(HEADS, "model", 2)), ("d_head",)),
+        over(1, X, W, make=lambda p, a: Einsum((Concat(((b := Add((Map("sin", (a,)), X))), b), ("model", "model"), Axis("joined", 8)), Weight(SOURCE, "joined", ((Axis("joined", 8),),))), ("joined",))),
+    ],
+    "virtual_heads": [
+        lambda p: scores(Add((X, written(p)))),
+        lambda p: Einsum((Map("divide", (Along("center", Add((X, written(p))), ("model",)), Along("rms", X, ("model",), (1.0,)))), W), ("model",)),
+    ],
+    "linear_as_matrix": [
+        lambda p: turned_by(Add((Einsum((p.data(HEADS), HEADS), ("model",)), Index(HEADS, "model", 1)))),
+        lambda p: Along("center", Multiply((Einsum((p.data(HEADS), HEADS), ("model",)), Constant(2.0))), ("d_head",))],
+    "gather_up": [lambda p: Along("softmax", Gather(LEAVES[1], "row", PLACES[5]), ("model",)), lambda p: Add((Gather(LEAVES[1], "row", PLACES[5]), ROW))],
+    "sink_along": [over(1, X, make=lambda p, a: Along("mean", Einsum((square(a), Repeat(W, (FRESH,))), ()), ("fresh",)))],
+    "einsum_identity": [
+        lambda p: Einsum((Repeat(p.vector(), (Axis("fresh", 4),)), identity(MODEL, Axis("fresh", 4))), ("fresh",)),
+        lambda p: Einsum((identity(MODEL, Axis("fresh", 4)), Multiply((p.vector(), Relabel(X, (("model", "fresh"),))))), ("fresh", "model")),
+    ],
+    "scatter_to_concat": [lambda p: scatter(p.data(), "model", MODEL), lambda p: scatter(p.vector(), "model", Axis("fresh", 5), 1)],
+    "choice_to_concat": [
+        over(2, X, make=lambda p, a, b: Map("where", (Map("and", (Map("greater_equal", (Iota(MODEL), Constant(1))), Map("less_equal", (Iota(MODEL), Constant(2))))), Add((a, X)), Add((b, X))))),
+        over(1, X, make=lambda p, a: Map("where", (Map("equal", (Iota(Axis("query", "query")), Constant(0))), Index(Add((a, X)), "query", 0), X))),
+    ],
+    "concat_to_choice": [
+        lambda p: Concat((Narrow(X, "model", 3, Axis("part", 1)), Narrow(p.data(), "model", 1, Axis("part", 3))), ("part", "part"), MODEL),
     ],
     "compose_relabels": [lambda p: Relabel(Relabel(p.vector(X), (("model", "fresh"),)), (("fresh", "model"),))],
     "sink_relabel": [
@@ -348,7 +426,7 @@ def test_a_rule_holds_at_what_is_made_for_it_and_keeps_its_value(
         rule, node = TABLE[name], (MADE[name], *MORE.get(name, ()))[number](pool)
     made = rewrite(node, rule, where=[node])
     assert rules_applied(made)[rule.name] >= 1
-    values = (example.inputs, {**example.weights, "U": np.linspace(-1, 2, 8).reshape(4, 2)})
+    values = (example.inputs, {**example.weights, **MORE_WEIGHTS})
     same(node, applied(rule, node), values, example.sizes)
     same(node, made.roots["output"], values, example.sizes)
 

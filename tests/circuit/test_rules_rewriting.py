@@ -36,17 +36,27 @@ from scrubjay.circuit.rules.approximation import approximate, frozen_scale
 from scrubjay.circuit.rules.distribution import DISTRIBUTE, FACTOR, distribute
 from scrubjay.circuit.rules.facts import fresh, kind
 from scrubjay.circuit.rules.joining import PULL_CONCAT, in_chunks, split_to_concat
-from scrubjay.circuit.rules.norms import FOLD_SCALE
+from scrubjay.circuit.rules.lookup import gather_up, gathers_up
+from scrubjay.circuit.rules.norms import FOLD_SCALE, SINK_ALONG
 from scrubjay.circuit.rules.numbers import ADD_ZERO, EINSUM_ONES, FOLD_NUMBERS, MULTIPLY_ONE, SINGLE_TERM
 from scrubjay.circuit.rules.places import MERGE_STRETCHES, split_heads, split_place, split_places
-from scrubjay.circuit.rules.projection import onto, project
+from scrubjay.circuit.rules.projection import estimate, onto, project
 from scrubjay.circuit.rules.rewriting import explain, rewrite, rules_applied
 from scrubjay.circuit.rules.rule import Rule, applied
+from scrubjay.circuit.rules.selecting import (
+    CHOICE_TO_CONCAT,
+    CONCAT_TO_CHOICE,
+    CONCAT_TO_SCATTER,
+    EINSUM_IDENTITY,
+    SCATTER_TO_CONCAT,
+    scatter,
+)  # fmt: skip
 from scrubjay.circuit.rules.shapes import MERGE_OF_SPLIT, RAISE_REPEAT, SINK_REPEAT, SPLIT_OF_MERGE
 from scrubjay.circuit.rules.simplify import simplify
 from scrubjay.circuit.rules.sources import by_source, expand_residual
-from scrubjay.circuit.rules.taking import PUSH_TAKE
+from scrubjay.circuit.rules.taking import PUSH_TAKE, push_index
 from scrubjay.circuit.rules.themes import EQUALITIES, rule_table
+from scrubjay.circuit.rules.turning import LINEAR_AS_MATRIX
 from scrubjay.errors import CircuitError
 
 QUERY, MODEL = Axis("query", "query"), Axis("model", 6)
@@ -54,6 +64,7 @@ HEAD, D_HEAD, HIDDEN = Axis("head", 3), Axis("d_head", 2), Axis("hidden", 5)
 X, Y = Input("x", (QUERY, MODEL)), Input("y", (QUERY, MODEL))
 COUNTS = Input("counts", (QUERY,), "int64")
 KEY = (("query", "key"),)
+PLACE, OTHER = Input("place", (HEAD,), "int64"), Input("other", (HEAD,), "int64")
 NARROW = Weight("model", "narrow", ((MODEL,),), "float32")
 
 
@@ -106,6 +117,51 @@ def test_expanding_the_residual_everywhere_shares_what_readers_have_in_common() 
     # sources before attention 1 + 3 n and before the MLP 3 + 3 n; for each centre, quotient and scale once, and one term a reader
     terms = sum((3 + 3) * (1 + 3 * n) + (3 + 1) * (3 + 3 * n) for n in range(12)) + (3 + 1) * (1 + 3 * 12)
     assert sizes[3] <= terms
+
+
+def test_splitting_by_source_everywhere_does_not_enter_what_it_made() -> None:
+    """Without a place, only linear maps are split: what attention mixes and multiplies is left, so that terms do not multiply."""
+    sizes = [len(rewrite(stack(layers), by_source()).nodes) for layers in (2, 4, 6, 8)]
+    steps = [after - before for before, after in pairwise(sizes)]
+    assert steps[2] - steps[1] == steps[1] - steps[0]  # quadratic in the layers
+    assert rewrite(stack(4), by_source()).roots == expand_residual(stack(4)).roots
+
+
+def test_a_look_up_rises_through_everything_or_as_one_function_does() -> None:
+    rows = Gather(X, "query", PLACE)
+    node = Along("softmax", Add((Map("tanh", (rows,)), Gather(Y, "query", PLACE))), ("model",))
+    made = rewrite(node, gather_up("query")).roots["output"]
+    assert made is Gather(Along("softmax", Add((Map("tanh", (X,)), Y)), ("model",)), "query", PLACE)
+    assert gathers_up([node], "query")[node] is made
+
+
+def test_what_a_value_is_divided_by_stays_in_the_matrix() -> None:
+    q = Einsum((X, weight("w", MODEL, HEAD)), ("model",))
+    made = applied(LINEAR_AS_MATRIX, Along("center", Map("divide", (q, q)), ("head",)))
+    assert q in topological([made.operands[1]])
+
+
+def test_scatters_joins_and_choices_are_forms_of_one_value() -> None:
+    to = Axis("place", 9)
+    made = applied(SCATTER_TO_CONCAT, scatter(X, "model", to, 2))
+    zeros = [Repeat(Constant(0, "model"), (Axis("model", size),)) for size in (2, 1)]
+    assert made is Concat((zeros[0], X, zeros[1]), ("model",) * 3, to)
+    parts = applied(CONCAT_TO_SCATTER, Concat((X, Y), ("model", "model"), Axis("place", 12)))
+    assert parts is Add((scatter(X, "model", Axis("place", 12)), scatter(Y, "model", Axis("place", 12), 6)))
+    choice = Map("where", (Map("equal", (Iota(MODEL), Constant(2))), Index(Y, "model", 0), X))
+    joined = applied(CHOICE_TO_CONCAT, choice)
+    assert [part.size("model") for part in joined.operands] == [2, 1, 3]
+    one = Concat(
+        (joined.operands[0], Narrow(Y, "model", 0, Axis("model", 1)), joined.operands[2]), ("model",) * 3, MODEL
+    )
+    assert applied(CONCAT_TO_CHOICE, one) is Map(
+        "where", (*choice.operands[:1], Index(Narrow(Y, "model", 0, Axis("model", 1)), "model", 0), X)
+    )
+    assert applied(EINSUM_IDENTITY, scatter(X, "model", Axis("place", 6))) is Relabel(X, (("model", "place"),))
+    with pytest.raises(CircuitError, match="6 places from 4 on do not fit on the axis place=9"):
+        scatter(X, "model", to, 4)
+    with pytest.raises(CircuitError, match="has an axis 'query' already"):
+        scatter(X, "model", Axis("query", "query"))
 
 
 def test_rules_that_undo_each_other_are_found_out() -> None:
@@ -189,6 +245,28 @@ REFUSED: dict[str, tuple[Rule, Node, str]] = {
     "a function of the user's": (PULL_CONCAT, Custom("functions", "f", X, ("query", "model")), "Custom is not looked into"),
     "a basis of another width": (project(weight("u", D_HEAD)), X, "the basis needs the axis model=6"),
     "one source": (by_source(), Einsum((X, weight("w", MODEL)), ("model",)), "one source only"),
+    "a product that is no linear map": (by_source(), Einsum((Add((X, Y)), Y, weight("w", MODEL)), ("model",)), "no linear map of one value by weights; say which operand"),
+    "an estimate with other axes": (estimate(weight("u", HIDDEN)), X, "the axes hidden=5, which the value lacks"),
+    "an estimate by itself": (estimate(X), X, "the estimate is the value itself"),
+    "a function of a sum of two projections": (LINEAR_AS_MATRIX, Map("divide", (Add((Einsum((X, weight("v", MODEL, HEAD)), ("model",)), Einsum((Y, weight("w", MODEL, HEAD)), ("model",)))), Constant(2.0))), "not linear in one projection"),
+    "a projection as a matrix": (LINEAR_AS_MATRIX, Einsum((X, weight("w", MODEL, HEAD)), ("model",)), "a projection itself"),
+    "a renamed projection": (LINEAR_AS_MATRIX, Relabel(Einsum((X, weight("w", MODEL, HEAD)), ("model",)), KEY), "with axes renamed"),
+    "a function along no axis": (LINEAR_AS_MATRIX, Multiply((Einsum((X, weight("w", MODEL, HEAD)), ("model",)), Constant(2.0))), "acts along no axis"),
+    "a softmax of a projection": (LINEAR_AS_MATRIX, Along("softmax", Einsum((X, weight("w", MODEL, HEAD)), ("model",)), ("head",)), "not linear in one projection"),
+    "a mean of what both have": (SINK_ALONG, Along("mean", Multiply((X, Y)), ("model",)), "2 of its factors have model"),
+    "rows looked up at two places": (gather_up("query"), Add((Gather(X, "query", PLACE), Gather(Y, "query", OTHER))), "looked up at different places"),
+    "a function along rows": (gather_up("query"), Along("softmax", Gather(Gather(X, "model", Iota(HIDDEN)), "query", PLACE), ("head",)), "Along acts along head"),
+    "rows beside one that is not looked up": (gather_up("query"), Add((Gather(X, "query", PLACE), Y)), "another operand has an axis of head, query"),
+    "no look-up of rows": (gather_up(), Add((X, Y)), "none of its operands is a look-up along 'row'"),
+    "a user's function of rows": (gather_up("query"), Custom("f", "f", Gather(X, "query", PLACE), ("head", "model")), "takes no further axis"),
+    "a choice by values": (CHOICE_TO_CONCAT, Map("where", (Map("greater", (X, Y)), X, Y)), "no comparison of one count with a number"),
+    "a choice outside": (CHOICE_TO_CONCAT, Map("where", (Map("equal", (Iota(MODEL), Constant(6))), X, Y)), "place 6 is outside axis model=6"),
+    "a join of other places": (CONCAT_TO_CHOICE, Concat((Narrow(X, "model", 0, HEAD), Narrow(X, "model", 0, HEAD)), ("head", "head"), MODEL), "one place of it replaced"),
+    "a scatter that does not fit": (SCATTER_TO_CONCAT, Einsum((X, Map("cast", (Map("equal", (Iota(HIDDEN), Iota(MODEL))),), ("model",))), ("model",)), "some are lost"),
+    "no scatter": (SCATTER_TO_CONCAT, Einsum((X, weight("w", MODEL, HIDDEN)), ("model",)), "none of its factors is a one-hot matrix"),
+    "a join of parts known only when run": (CONCAT_TO_SCATTER, Concat((X, Y), ("query", "query"), Axis("both", "both")), "known only when run"),
+    "no identity": (EINSUM_IDENTITY, Einsum((X, weight("w", MODEL, HIDDEN)), ("model",)), "none of its factors is an identity"),
+    "a place of another axis": (push_index(["head"]), Index(Map("tanh", (X,)), "model", 0), "a place of 'model', and head was asked for"),
     "no weights to fold": (FOLD_SCALE, Einsum((X, weight("w", MODEL)), ("model",)), "none of its factors is a value times weights"),
 }  # fmt: skip
 

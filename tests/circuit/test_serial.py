@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,74 +15,27 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
+from every_kind import AT, EXAMPLES, X
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.fingerprint import fingerprint
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
     KINDS,
     Add,
-    Along,
-    Concat,
     Constant,
-    Custom,
     Einsum,
-    Experts,
-    Gather,
     Index,
-    Input,
-    Iota,
     Map,
-    Merge,
     Multiply,
-    Narrow,
-    Opaque,
-    Order,
-    Relabel,
-    Repeat,
-    Split,
     Weight,
 )
-from scrubjay.circuit.serial import from_json, to_json
+from scrubjay.circuit.serial import from_json, from_text, to_json, to_text
 from scrubjay.engine.evaluate import evaluate
 from scrubjay.errors import CircuitError
 from scrubjay.testing.circuits import SOURCE, Example, circuits
-
-BATCH, QUERY, MODEL = Axis("batch", "batch"), Axis("query", "query + 1"), Axis("model", 4)
-X = Input("x", (BATCH, QUERY, MODEL))
-AT = Input("at", (BATCH,), "int64")
-EXAMPLES: dict[type[Node], Node] = {
-    Input: X,
-    Weight: Weight("model", "w", ((Axis("head", 2), Axis("d_head", 2)), (), (MODEL,)), "float32"),
-    Constant: Constant(-0.0, "model"),
-    Iota: Iota(QUERY),
-    Einsum: Einsum((X, X), ("model", "query")),
-    Add: Add((X, AT, X)),
-    Multiply: Multiply((X, Constant(2))),
-    Index: Index(X, "model", -1),
-    Narrow: Narrow(X, "model", 1, Axis("model[1:4:2]", 2), 2),
-    Concat: Concat((X, X), ("model", "model"), Axis("both", 8)),
-    Gather: Gather(X, "model", AT),
-    Relabel: Relabel(X, (("query", "key"), ("batch", "row"))),
-    Split: Split(X, "model", (Axis("head", 2), Axis("d_head", 2))),
-    Repeat: Repeat(X, (Axis("head", 2),)),
-    Merge: Merge(X, ("model", "query"), Axis("flat", "4*query + 4")),
-    Map: Map("softplus", (X,), (1, 20.0)),
-    Experts: Experts(
-        X, Weight("model", "e", ((Axis("expert", 3),), (MODEL,), (Axis("hidden", 2),))), "expert", AT, ("model",)
-    ),
-    Order: Order(X, "model", Axis("first", 2), "places", False, "sort"),
-    Along: Along("rms", X, ("model",), (1e-5,)),
-    Custom: Custom("model", "probe", X, ("model", "batch", "query")),
-    Opaque: Opaque(
-        "aten.sort.default",
-        (X,),
-        (((BATCH,), (), (QUERY, MODEL)),),
-        '[[{"operand": 0}], {}]',
-        1,
-        ((BATCH,), (QUERY, MODEL)),
-    ),
-}
 
 
 def stored(circuit: Circuit) -> Any:
@@ -166,7 +121,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no mapping": (lambda _: [], "stored circuit is a list of 0, of type list"),
     "nothing": (lambda _: None, "of type NoneType"),
     "format": (changed(format="pickle"), "no stored circuit: its 'format' is 'pickle'"),
-    "version": (changed(version=2), "version 2 of the format; this Scrubjay reads version 1"),
+    "version": (changed(version=1), "version 1 of the format; this Scrubjay reads version 2"),
     "version as flag": (changed(version=True), "version True"),
     "extra key": (changed(code="import os"), "has the keys format"),
     "missing key": (lambda data: {key: data[key] for key in data if key != "table"}, "has the keys"),
@@ -209,6 +164,18 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "negative axis": (with_node("Iota", ["key", -1]), "should hold an axis"),
     "axis as text": (with_node("Iota", "key"), "should hold an axis"),
     "pair of three": (with_node("Relabel", 0, [["a", "b", "c"]]), "a list of 2"),
+    "size of not a number": (with_node("Iota", ["key", math.nan]), "should hold an axis"),
+    "infinite size": (with_node("Iota", ["key", {"float": "inf"}]), "should hold an axis"),
+    "negative place": (with_node("Add", [-1]), "the place -1"),
+    "flag as place": (with_node("Add", [True]), "True, and should hold the place of a node"),
+    "float as place": (with_node("Add", [0.0]), "0.0, and should hold the place of a node"),
+    "huge integer": (with_node("Constant", 1 << 20_000, None), "should hold"),
+    "no fingerprint": (changed(fingerprint=None), "says that its fingerprint is None, and what it holds has sha256:"),
+    "another result": (with_node("Map", "relu", [0], []), "it was changed after it was written"),
+    "another address": (changed(table={"in.x": 0}), "changed after it was written"),
+    "another history": (changed(history=["equality"]), "changed after it was written"),
+    "another removal": (changed(removed={"a": "b"}), "changed after it was written"),
+    "another name": (changed(roots={"logits": 0}), "changed after it was written"),
     "deep nesting": (with_node("Weight", "s", "w", [[[[[[[]]]]]]], "model"), "should hold an axis"),
 }
 
@@ -234,6 +201,150 @@ def test_a_kind_that_is_not_listed_is_not_written() -> None:
 
     with pytest.raises(CircuitError, match="not listed in KINDS"):
         to_json(Circuit({"output": Other(X)}))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[" * 100_000, "nested deeper"),
+    ("{", "no JSON"),
+    (b"\xff\xfe", "no JSON"),
+    ('{"format": "scrubjay.circuit", "format": 1}', "the key 'format' is given twice"),
+    ("1" * 5000, "no JSON"),
+    ("NaN", "of type float"),
+])  # fmt: skip
+def test_text_that_is_no_circuit_is_refused(text: str | bytes, message: str) -> None:
+    with pytest.raises(CircuitError, match=message):
+        from_text(text, {})
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    text = to_text(Circuit({"output": X}, {"L0.here": X}))
+    with pytest.raises(CircuitError, match=r"the key 'L0\.here' is given twice"):
+        from_text(text.replace('"L0.here": 0', '"L0.here": 0, "L0.here": 0'), {})
+
+
+def test_a_number_changed_by_hand_is_refused() -> None:
+    text = to_text(Circuit({"output": Index(X, "model", 1)}))
+    assert from_text(text, {}).roots["output"] is Index(X, "model", 1)
+    with pytest.raises(CircuitError, match="changed after it was written"):
+        from_text(text.replace('"model", 1]', '"model", 2]'), {})
+
+
+def test_more_nodes_than_asked_for_are_refused_before_any_is_made() -> None:
+    data = stored(Circuit({"output": X}))
+    data["nodes"] *= 1_000_000
+    start = time.perf_counter()
+    with pytest.raises(CircuitError, match=r"1,000,000 nodes, and this reading was limited to 250,000.*most="):
+        from_json(data, {})
+    assert time.perf_counter() - start < 1
+    assert from_json(stored(Circuit({"output": X})), {}, most=1)
+    with pytest.raises(CircuitError, match="limited to 0"):
+        from_json(stored(Circuit({"output": X})), {}, most=0)
+
+
+def test_a_fingerprint_is_the_circuits_and_not_that_of_how_it_is_listed() -> None:
+    double = Multiply((X, Constant(2)))
+    one = Circuit({"a": double, "b": X}, {"t": AT, "s": X})
+    two = Circuit({"b": X, "a": double}, {"s": X, "t": AT})
+    assert fingerprint(one) == fingerprint(two) == to_json(two)["fingerprint"]
+    others = [
+        Circuit({"a": X, "b": double}, one.table), Circuit(one.roots, {"t": X, "s": AT}), Circuit(one.roots, one.table, {"a": "b"}),
+        Circuit(one.roots, one.table, {}, ("a",)), Circuit({"a": Multiply((X, Constant(2.0))), "b": X}, one.table),
+        Circuit({"a": Multiply((Constant(2), X)), "b": X}, one.table),
+        Circuit({"a": Add((X, Constant(2))), "b": X}, one.table), Circuit(one.roots),
+    ]  # fmt: skip
+    assert len({fingerprint(other) for other in [one, *others]}) == len(others) + 1
+
+
+def test_a_fingerprint_is_the_same_in_another_process() -> None:
+    circuit = Circuit({"output": EXAMPLES[Einsum]}, {kind.__name__: node for kind, node in EXAMPLES.items()})
+    script = f"""
+from scrubjay.circuit.serial import from_text
+from scrubjay.circuit.fingerprint import fingerprint
+print(fingerprint(from_text({to_text(circuit)!r}, {{"model": "model"}})))
+"""
+    made = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert made.stdout.strip() == fingerprint(circuit)
+
+
+def test_stores_may_be_given_one_name() -> None:
+    text = to_text(Circuit({"output": Add((Weight("a", "w", ()), Weight("b", "w", ())))}))
+    assert from_text(text, {"a": "m", "b": "m"}).roots["output"] is Add((Weight("m", "w", ()),) * 2)
+
+
+WHOLE = to_json(
+    Circuit({"output": EXAMPLES[Einsum]}, {kind.__name__: node for kind, node in EXAMPLES.items()}, {"a": "b"}, ("c",))
+)
+TEXT = json.dumps(WHOLE)
+VALUES = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    3,
+    2**70,
+    0.0,
+    math.nan,
+    math.inf,
+    "",
+    "x",
+    "model",
+    "Add",
+    [],
+    {},
+    [0],
+    [[0]],
+    {"float": "nan"},
+    ["key", -1],
+]
+
+
+@given(st.data())
+def test_a_changed_value_is_refused_or_changes_nothing(data: st.DataObject) -> None:
+    changed: Any = copy.deepcopy(WHOLE)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = changed
+        while True:
+            keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+            if not keys:
+                break
+            key = data.draw(st.sampled_from(keys))
+            if isinstance(at[key], list | dict) and data.draw(st.integers(0, 4)):
+                at = at[key]
+                continue
+            how = data.draw(st.integers(0, 3))
+            if how == 0:
+                del at[key]
+            elif how == 1 and isinstance(at, list):
+                at.insert(key, data.draw(st.sampled_from(VALUES)))
+            else:
+                at[key] = data.draw(st.sampled_from(VALUES))
+            break
+        if not changed:
+            break
+    try:
+        made = from_json(changed, {"model": "model", "x": "model"})
+    except CircuitError:
+        return
+    assert fingerprint(made) == WHOLE["fingerprint"]
+
+
+@given(st.data())
+def test_a_changed_text_is_refused_or_changes_nothing(data: st.DataObject) -> None:
+    text = TEXT
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.integers(0, len(text)))
+        text = (
+            text[:at]
+            + data.draw(st.sampled_from([*'{}[]",:0-1.e ', "true", "null", "NaN", "\\u0000", ""]))
+            + text[at + data.draw(st.integers(0, 5)) :]
+        )
+    try:
+        made = from_text(text, {"model": "model"})
+    except CircuitError:
+        return
+    assert fingerprint(made) == WHOLE["fingerprint"]
 
 
 @given(circuits())

@@ -10,8 +10,9 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit, is_note
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import KINDS as NODE_KINDS
-from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Gather, Input, Map, Multiply, Relabel, Weight
-from scrubjay.circuit.show import WORDS, show
+from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Gather, Index, Input, Map, Multiply, Relabel, Weight
+from scrubjay.circuit.printing.table import show
+from scrubjay.circuit.printing.words import WORDS
 from scrubjay.errors import AddressError
 from small_models import KINDS, captured
 
@@ -173,6 +174,35 @@ def test_focus_and_depth() -> None:
     assert "gather" not in text
     assert text.endswith("more nodes at a greater depth")
     assert show(layered(3), focus="logits") == show(layered(3))
+
+
+def heads(count: int, *, odd: int | None = None) -> Circuit:
+    """A sum of what each head writes, taken out of the whole by its place."""
+    z, w = (
+        Input("z", (QUERY, Axis("head", count), MODEL)),
+        Weight("model", "w", ((Axis("head", count),), (MODEL,), (HIDDEN,))),
+    )
+    terms = (
+        Einsum((Index(z, "head", -1 if place == odd else place), Index(w, "head", place)), ("model",))
+        for place in range(count)
+    )
+    return Circuit({"output": Add(tuple(terms))}, {"L0.attn.z": z})
+
+
+def test_heads_that_differ_in_their_place_alone_are_printed_once() -> None:
+    lines = show(heads(12)).splitlines()
+    assert sum("einsum" in line for line in lines) == 1
+    assert any(line.endswith("11 more alike, at head 1..11") for line in lines)
+    assert "head 0" in show(heads(12))
+
+
+def test_heads_that_differ_otherwise_are_printed() -> None:
+    text = show(heads(12, odd=11))
+    assert "10 more alike, at head 1..10" in text
+    assert text.count("einsum") == 2
+    assert "in.z at head -1" in text or "L0.attn.z at head -1" in text
+    assert "more alike" not in show(heads(2))
+    assert "at head 1\n" in show(heads(2)) + "\n"
 
 
 def test_unknown_focus_names_near_addresses() -> None:

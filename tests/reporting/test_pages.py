@@ -14,9 +14,11 @@ import pytest
 import torch
 
 import scrubjay as sj
+from scrubjay.circuit.printing.dependence import marking
 from scrubjay.errors import CacheError, InputError
 from scrubjay.reporting import brackets, tour
 from scrubjay.reporting.check import Check
+from scrubjay.reporting.circuits import draw, listing
 from scrubjay.reporting.contribution import Contributions
 from scrubjay.reporting.file import write_page
 from scrubjay.reporting.part import Parts
@@ -250,8 +252,30 @@ def test_values_draw_themselves_in_a_notebook():
     _, model = captured("gpt2")
     made = sj.Hypothesis("<b>named</b>")
     made.node("output", "logits@END").reads("head", "L1.H0.out@END", None)
-    for value in (sj.run(model, [[1, 2, 3]], keep=["L0.attn.pattern"]), made, sj.Hypothesis("empty")):
+    drawing = draw(model.circuit, "L0.attn.out", 4, caption="<b>what it reads</b>")
+    for value in (
+        sj.run(model, [[1, 2, 3]], keep=["L0.attn.pattern"]),
+        made,
+        sj.Hypothesis("empty"),
+        model.circuit,
+        drawing,
+    ):
         html = formatter[type(value)](value)
         assert "<style>" in html
-        assert "<b>" not in html
+        assert "<b>named" not in html
+        assert "<b>what" not in html
         assert "http:" not in html.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_circuit_is_shown_on_a_page(tmp_path):
+    _, model = captured("gpt2")
+    marks = marking(sj.edit(model, sj.zero("L0.H1.z")).circuit)
+    html = sj.report(
+        tmp_path / "page.html",
+        model.circuit,
+        draw(model.circuit, "L0.attn.z", 2),
+        listing(model.circuit, "L0.mlp.out", 3, marks),
+    ).read_text("utf-8")
+    assert "Circuit: logits" in html
+    assert "L0.attn.pattern" in html
+    assert "more values at a greater depth" in html

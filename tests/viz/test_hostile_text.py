@@ -37,7 +37,7 @@ ATTACKS = [
 SAFE_ATTRIBUTES = re.compile(
     r"aria-.*|class|role|tabindex|style|title|id|href|scope|lang|charset|content|name|http-equiv"
     r"|x|y|x1|x2|y1|y2|d|width|height|viewBox|fill|stroke|stroke-width|transform|overflow|shape-rendering"
-    r"|font-size|font-family|text-anchor|preserveAspectRatio"
+    r"|font-size|font-family|text-anchor|preserveAspectRatio|open"
 )
 text = st.text(st.characters(), max_size=30)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scrubjay.capture.export import Signature, model_dtype
+from scrubjay.capture.export import Signature, model_dtype, plain_path
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.ops import Gather, Input
 from scrubjay.circuit.recognisers import Anatomy
@@ -47,6 +47,9 @@ RUN_ERRORS = (
 
 MASKS = ("attention_mask", "decoder_attention_mask")
 """The inputs that say which positions are padding."""
+
+PADDED = "padding_mask"
+"""How the names of inputs end that are true where a position is padding, as torch's own layers have it."""
 
 DECODER_COUNTS = {"layers": ("num_decoder_layers", "decoder_layers"), "heads": ("decoder_attention_heads",)}
 """What configurations call the counts of the decoder, where there is an encoder too."""
@@ -150,7 +153,7 @@ class Original:
         """Return what the module gives."""
         first = next(iter([*self.module.parameters(), *self.module.buffers()]), None)
         device = torch.device("cpu") if first is None else first.device
-        with torch.no_grad():
+        with torch.no_grad(), plain_path():
             result = self.module(**{name: tensor.to(device) for name, tensor in inputs.items()}, **self.signature.fixed)
         return self.signature.pick(result).detach()
 
@@ -306,8 +309,10 @@ def examples(
             made[name] = _mask(shape[0], shape[1], padding).to(example.dtype)
         elif example.is_floating_point():
             made[name] = torch.randn(shape, generator=draw).to(model_dtype(original.module))
+        elif name.endswith(PADDED) and dynamic in {("batch", "query"), ("batch", "source")}:
+            made[name] = _mask(shape[0], shape[1], padding) == 0
         elif example.dtype == torch.bool:
-            made[name] = torch.ones(shape, dtype=torch.bool)
+            made[name] = _more_of(example, shape)
         else:
             top = _vocabulary(original.circuit, name) or int(example.max()) + 1
             made[name] = torch.randint(max(top, 1), shape, generator=draw).to(example.dtype)
@@ -315,6 +320,13 @@ def examples(
         mask = made.get("attention_mask", torch.ones_like(made["position_ids"]))
         made["position_ids"] = (mask.to(torch.int64).cumsum(1) - 1).clamp(min=0)
     return made
+
+
+def _more_of(example: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Return the example's own values, over and over, in another shape: a mask is no mask with any value at any place."""
+    for place, size in enumerate(shape):
+        example = example.index_select(place, torch.arange(size) % example.shape[place])
+    return example
 
 
 def _mask(rows: int, length: int, padding: str) -> torch.Tensor:

@@ -189,11 +189,22 @@ def _exported(module: nn.Module, signature: Signature, marker: torch.dtype) -> t
 
 
 @contextmanager
+def plain_path() -> Iterator[None]:
+    """Keep torch's own transformer layers from their fused path, which gives padded positions other values than their code does."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
 def _explained_errors() -> Iterator[None]:
     """Run torch.export without gradients and its warnings, each of its errors turned into one that says what to do."""
     try:
         # the search for a good order of a long einsum asks for sizes as numbers, which fixes them
-        with warnings.catch_warnings(), torch.no_grad(), torch.backends.opt_einsum.flags(enabled=False):
+        with warnings.catch_warnings(), torch.no_grad(), plain_path(), torch.backends.opt_einsum.flags(enabled=False):
             warnings.simplefilter("ignore")
             yield
     except CaptureError:
@@ -209,7 +220,7 @@ def _explained(error: Exception) -> str:
     if "DataDependent" in kind or "data-dependent" in str(error) or "Could not guard" in str(error):
         advice = "its control flow depends on the values of its input: replace `if tensor...` by torch.where, or capture the part without it"
     elif _is_fixed(error):
-        advice = "a dimension named in `dynamic` is in truth fixed: leave it None there, or give an example of the right size"
+        advice = "a dimension named in `dynamic` is in truth fixed: leave it None there, or give an example of the right size; if its code calls len(x), write x.shape[0]"
     elif "expected scalar type" in text or "same dtype" in text:
         advice = (
             "it multiplies tensors of a type written out in its code (float32) with tensors of its own type, which is wrong in any "

@@ -17,6 +17,7 @@ from scrubjay.capture.check import Original
 from scrubjay.capture.export import Captured, Signature, store_of
 from scrubjay.capture.kept import verdict_for
 from scrubjay.capture.model import Model
+from scrubjay.capture.saved import is_saved, load_saved
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.ops import Gather, Narrow
 from scrubjay.circuit.recognisers import recognise
@@ -60,8 +61,8 @@ def load(
     """Return a model whose computation is a circuit with named sites.
 
     Args:
-        source: a torch module in evaluation mode, a local Hugging Face folder (a PEFT adapter's too), or a hub name
-            (`org/name`, `org/name@revision`).
+        source: a torch module in evaluation mode, a local Hugging Face folder (a PEFT adapter's too), a hub name
+            (`org/name`, `org/name@revision`), or a folder that `capture.saved.save` wrote.
         inputs: for a module that is not from transformers: example tensors by the names of `forward`'s arguments. For one that
             is: nothing, or `{"inputs_embeds": example}` of shape (batch, query, model) to read embeddings in place of ids.
         dynamic: which dimensions of each input may vary, by axis name: `{"input_ids": ("batch", "query")}` (the default for
@@ -81,16 +82,13 @@ def load(
     raises `LoadError`. Wrappers of PEFT and data parallelism are taken off, adapters as they are. Raises `InputError`, `LoadError`
     or `CaptureError`, saying what to do.
     """
-    wanted = _dtype(dtype)
+    wanted, folder = _dtype(dtype), _folder(cache)
     _check_device(device)
-    folder = None if cache is None or cache is False else disk.default_folder() if cache is True else Path(cache)
+    if isinstance(source, str | PathLike) and is_saved(Path(source)):
+        _check_saved(source, {"inputs": inputs, "dynamic": dynamic, "output": output, "length": length, **reading})
+        return load_saved(source, tokenizer=tokenizer, dtype=wanted, device=device, name=name)
     if isinstance(source, nn.Module):
-        if reading:
-            raise InputError(
-                f"{', '.join(reading)}: for a folder or a hub name; a module in hand has been read already"
-            )
-        if isinstance(tokenizer, str | PathLike):
-            raise InputError("tokenizer= of a module in hand is a tokenizer: AutoTokenizer.from_pretrained(folder)")
+        _check_in_hand(reading, tokenizer)
         opened = _in_hand(source, inputs, dynamic, output, length)
     elif isinstance(source, str | PathLike):
         _check_own(dynamic, output)
@@ -105,6 +103,22 @@ def load(
     return assemble(captured, opened, tokenizer=tokenizer, dtype=wanted, device=device, name=name, notes=notes)
 
 
+def _folder(cache: Path | str | bool | None) -> Path | None:
+    return None if cache is None or cache is False else disk.default_folder() if cache is True else Path(cache)
+
+
+def _check_in_hand(reading: Reading, tokenizer: object) -> None:
+    if reading:
+        raise InputError(f"{', '.join(reading)}: for a folder or a hub name; a module in hand has been read already")
+    if isinstance(tokenizer, str | PathLike):
+        raise InputError("tokenizer= of a module in hand is a tokenizer: AutoTokenizer.from_pretrained(folder)")
+
+
+def _check_saved(source: str | PathLike[str], options: Mapping[str, object]) -> None:
+    if taken := [key for key, value in options.items() if value is not None]:
+        raise InputError(f"{', '.join(taken)}: {source} is a saved model, which has its own: leave them out")
+
+
 def _in_hand(
     module: nn.Module,
     inputs: Mapping[str, torch.Tensor] | None,
@@ -113,7 +127,9 @@ def _in_hand(
     length: int | None,
 ) -> hub.Opened:
     """Return a module in hand with how it is called."""
-    if hub.is_pretrained(module):
+    own = hub.is_pretrained(module)
+    told = not (inputs is None and dynamic is None and output is None)
+    if own and (hub.reads_text(module) or not told):
         _check_own(dynamic, output)
         return hub.describe(module, length=length, inputs=inputs)
     if length is not None:
@@ -121,7 +137,8 @@ def _in_hand(
             f"length= is for transformers models: for a {type(module).__name__}, give inputs= of that length, and None for that dimension in dynamic="
         )
     bare = hub.unwrapped(module)
-    return hub.Opened(bare, signature_of(bare, inputs, dynamic, output), type(bare).__name__, None, None, {})
+    facts = hub.facts_of(module) if own else {}
+    return hub.Opened(bare, signature_of(bare, inputs, dynamic, output), type(bare).__name__, None, None, facts)
 
 
 def _check_own(dynamic: object, output: object) -> None:
@@ -173,6 +190,7 @@ def assemble(
         dict(opened.told),
         verdict=verdict_for(captured.place, original, anatomy, opened.facts.get("config")),
         origin=original,
+        arguments=tuple(opened.signature.inputs),
     )
 
 
@@ -238,7 +256,8 @@ def signature_of(
         axes[key] = given
     if unknown := set(dynamic or {}) - set(inputs):
         raise InputError(f"dynamic names {sorted(unknown)}, which inputs lacks; inputs: {', '.join(inputs)}")
-    tokens = any(set(names) >= {"query"} for names in axes.values())
+    masks = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    tokens = any("query" in names and inputs[key].dtype not in masks for key, names in axes.items())
     return Signature(dict(inputs), axes, _picker(output), result="logits" if tokens else "output")
 
 

@@ -13,13 +13,15 @@ from scrubjay.capture.check import Original, Verdict, beyond, refusal
 from scrubjay.capture.explain import Explanation, explain
 from scrubjay.capture.naming import noted, with_names
 from scrubjay.capture.sites import Site, Sites, table_of
-from scrubjay.capture.store import ModuleStore
+from scrubjay.capture.store import ModuleStore, TensorStore
 from scrubjay.circuit.address import Address, expand, parse
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.ops import Weight
 from scrubjay.circuit.places import read
 from scrubjay.circuit.recognisers import Anatomy
-from scrubjay.engine.context import Store
+from scrubjay.engine.context import Payload, Store
+from scrubjay.engine.module import CircuitModule, to_module
+from scrubjay.errors import InputError
 from scrubjay.evidence.digest import digest_json
 
 
@@ -43,6 +45,7 @@ class Model:
         tokenizer: the tokenizer, if it has one.
         context: the longest input it takes, if it says so.
         dtype: the floating type it is run in (`None`: as stored). device: where (`None`: where the weights are).
+        arguments: the names of its inputs, in order.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Model:
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
     verdict: Verdict | None = None
     origin: Original | None = None
+    arguments: tuple[str, ...] = ()
 
     @property
     def layers(self) -> int:
@@ -131,6 +135,35 @@ class Model:
     def exact(self) -> Model:
         """Return the model on the exact form of its circuit (narrow casts widened), run in 64 bits."""
         return replace(self, circuit=self.circuit.exact(), dtype=torch.float64)
+
+    def to_module(self, *, share: bool = False) -> CircuitModule:
+        """Return a torch module whose forward pass is the circuit, edits included: trainable, called as the model's own module is.
+
+        It takes the inputs by their names and returns the result that was captured, a tensor, in the model's `dtype` and on its
+        `device`. Each weight is one parameter under its own name, a copy unless `share` (see `engine.module.to_module`). Raises
+        `CheckError` where the circuit is known not to equal its module, `LoadError` where a weight cannot be read, and `InputError`
+        for weights that cannot be shared because of a cast.
+        """
+        self.require("exact")
+        return to_module(
+            self.circuit, self.stores, inputs=self.arguments, dtype=self.dtype, device=self.device, share=share
+        )
+
+    def with_weights(self, module: CircuitModule) -> Model:
+        """Return the model with the weights of a module that its `to_module` made, trained since: the module's own, not copies.
+
+        The model has no module of its own to be checked against any more. Raises `InputError` for the module of another circuit.
+        """
+        if module.circuit is not self.circuit:
+            raise InputError(
+                f"the module was not made by to_module of this model ({self.name}): its circuit is another, and so are its sites"
+            )
+        kept = {name: store for name, store in self.stores.items() if isinstance(store, Payload)}
+        stores: dict[str, Stored] = {
+            source: replace(kept[source], tensors=tensors) if source in kept else TensorStore(tensors, module.dtype)
+            for source, tensors in module.stored().items()
+        }
+        return replace(self, stores={**kept, **stores}, dtype=None, device=None, origin=None)
 
     def __repr__(self) -> str:
         """Say what it is in one line."""

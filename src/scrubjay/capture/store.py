@@ -91,10 +91,7 @@ class ModuleStore:
         found = self.tensor(name).detach()
         seen = (found.data_ptr(), found._version)
         if self.digests.get(name, (None, ""))[0] != seen:
-            flat = found.cpu().contiguous().reshape(-1)
-            content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-            written = digest_json([str(found.dtype), list(found.shape), digest_bytes(content)])
-            self.digests[name] = (seen, written)
+            self.digests[name] = (seen, digest_of(found))
         return self.digests[name][1]
 
     def _check(self, name: str, found: torch.Tensor) -> None:
@@ -104,11 +101,43 @@ class ModuleStore:
         bad = ~torch.isfinite(found.detach())
         # a mask kept as a buffer may hold -inf on purpose; a parameter may not
         if isinstance(found, nn.Parameter) and bool(bad.any()):
-            raise LoadError(
-                f"weight {name!r} holds {int(bad.sum())} values that are not finite numbers (NaN or infinity) out of {found.numel()}: "
-                "the checkpoint is damaged or training diverged; load another one"
-            )
+            raise LoadError(_not_finite(name, bad))
         self.checked[name] = seen
+
+
+@dataclass(frozen=True, eq=False)
+class TensorStore:
+    """Tensors by name, without a module: those of a saved model, or of a trained circuit. Parameters are `nn.Parameter`s."""
+
+    tensors: Mapping[str, torch.Tensor]
+    dtype: torch.dtype
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the stored tensor; raise `LoadError` for a name it lacks, or a parameter that is not finite numbers."""
+        if name not in self.tensors:
+            raise LoadError(f"no tensor {name!r} is stored{near(name, self.tensors)}")
+        found = self.tensors[name]
+        if isinstance(found, nn.Parameter) and bool((bad := ~torch.isfinite(found.detach())).any()):
+            raise LoadError(_not_finite(name, bad))
+        return found
+
+    def digest(self, name: str) -> str:
+        """Return the fingerprint of a tensor's type, shape and bytes."""
+        return digest_of(self.tensor(name).detach())
+
+
+def digest_of(found: torch.Tensor) -> str:
+    """Return the fingerprint of a tensor's type, shape and bytes."""
+    flat = found.cpu().contiguous().reshape(-1)
+    content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return digest_json([str(found.dtype), list(found.shape), digest_bytes(content)])
+
+
+def _not_finite(name: str, bad: torch.Tensor) -> str:
+    return (
+        f"weight {name!r} holds {int(bad.sum())} values that are not finite numbers (NaN or infinity) out of {bad.numel()}: "
+        "the checkpoint is damaged or training diverged; load another one"
+    )
 
 
 def _without_values(name: str, leaf: str, owner: nn.Module) -> str:

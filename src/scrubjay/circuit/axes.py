@@ -85,6 +85,12 @@ def joined(parts: tuple[tuple[Axis, ...], ...]) -> tuple[Axis, ...]:
     return in_order([axis for part in parts for axis in part])
 
 
+@lru_cache(maxsize=4096)
+def without(axes: tuple[Axis, ...], gone: tuple[str, ...]) -> tuple[Axis, ...]:
+    """Return the axes but for those of some names; kept too."""
+    return tuple([axis for axis in axes if axis.name not in gone])
+
+
 def names(axes: Iterable[Axis]) -> frozenset[str]:
     """Return the names alone, as a set."""
     return frozenset(axis.name for axis in axes)

@@ -126,9 +126,22 @@ class Circuit:
         # bottom-up, so that a cast below another is widened too
         return _replace_everywhere(self, changes)
 
+    def explain(self) -> str:
+        """Return the history as text: each rewrite in order, for equalities the rules with how often each was applied.
+
+        >>> from scrubjay.circuit.ops import Add, Constant
+        >>> from scrubjay.circuit.rules.algebra import FLATTEN_ADD
+        >>> from scrubjay.circuit.rules.rewriting import rewrite
+        >>> print(rewrite(Add((Constant(1), Add((Constant(1), Constant(2))))), FLATTEN_ADD).explain())
+        1. equality: flatten_add x1
+        """
+        from scrubjay.circuit.rules.rewriting import explain  # noqa: PLC0415 - rules know circuits, and not the other way round
+
+        return explain(self)
+
     def __str__(self) -> str:
-        """Print the circuit from its results down, layers of equal structure once (`circuit.show` has options)."""
-        from scrubjay.circuit.show import show  # noqa: PLC0415 - printing knows circuits, and not the other way round
+        """Print the circuit from its results down, layers of equal structure once (`printing.show` has options)."""
+        from scrubjay.circuit.printing.table import show  # noqa: PLC0415 - printing knows circuits, and not the other way round
 
         return show(self)
 

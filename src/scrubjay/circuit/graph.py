@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 from scrubjay.circuit.node import Node
 from scrubjay.errors import CircuitError
@@ -19,18 +20,21 @@ def topological(roots: Iterable[Node], stop: frozenset[Node] | Mapping[Node, obj
     """
     order: list[Node] = []
     seen: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
+    stack: list[Node | None] = list(reversed(list(roots)))
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
+        node = stack.pop()
+        if node is None:  # what lies below it has been listed
+            order.append(cast("Node", stack.pop()))
             continue
         if node in seen:
             continue
         seen.add(node)
-        stack.append((node, True))
-        if node not in stop:
-            stack.extend((operand, False) for operand in reversed(node.operands) if operand not in seen)
+        operands = node.operands
+        if not operands or node in stop:
+            order.append(node)
+            continue
+        stack += (node, None)
+        stack += [operand for operand in reversed(operands) if operand not in seen]
     return order
 
 
@@ -38,7 +42,7 @@ def rebuild(roots: Sequence[Node], change: Callable[[Node, tuple[Node, ...]], No
     """Return what every node below `roots` becomes, where `change(node, new_operands)` says it for one."""
     made: dict[Node, Node] = {}
     for node in topological(roots):
-        made[node] = change(node, tuple(made[operand] for operand in node.operands))
+        made[node] = change(node, tuple([made[operand] for operand in node.operands]))
     return made
 
 

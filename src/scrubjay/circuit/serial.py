@@ -1,34 +1,41 @@
 """Circuits as JSON and back, exactly: the same nodes, the same bits of every number.
 
-    {"format": "scrubjay.circuit", "version": 1,
+    {"format": "scrubjay.circuit", "version": 2, "fingerprint": "sha256:...",
      "nodes": [["Constant", {"float": "0x1.8p+1"}, null], ["Add", [0, 0]], ...],
      "roots": {"output": 1}, "table": {}, "removed": {}, "history": []}
 
 A node is its kind and its fields in order, with the place of an operand for the operand; operands come first. How a field is
 written follows from its declared type, so a new kind of node needs nothing here. A float is its hexadecimal text, which
-keeps -0.0, infinities and NaN, and tells 1.0 from 1. Reading runs no code, only the constructors of `KINDS`, which check.
+keeps -0.0, infinities and NaN, and tells 1.0 from 1. Reading runs no code, only the constructors of `KINDS`, which check; at the
+end what was read must have the fingerprint that was written.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from types import UnionType
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.fingerprint import digest_frame, digest_node, fingerprint
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import KINDS
 from scrubjay.errors import CircuitError, near
 
 FORMAT = "scrubjay.circuit"
-VERSION = 1
+VERSION = 2
+MOST_NODES = 250_000
+"""How many nodes are read unless more are asked for: some ten seconds of work; a million are some 40 s and 1 GB."""
 
 Json = Any
-_KEYS = ("format", "version", "nodes", "roots", "table", "removed", "history")
+_Made = TypeVar("_Made")
+_BITS = 13_000
+_KEYS = ("format", "version", "fingerprint", "nodes", "roots", "table", "removed", "history")
 _SCALARS: dict[type, str] = {
     bool: "a truth value",
     int: "an integer",
@@ -43,7 +50,7 @@ class _Codec:
     """How the values of one declared type are written and read."""
 
     write: Callable[[object, Mapping[Node, int]], Json]
-    read: Callable[[Json, Sequence[Node]], object]
+    read: Callable[[Json, Sequence[object]], object]
 
 
 def to_json(circuit: Circuit) -> dict[str, Json]:
@@ -57,10 +64,12 @@ def to_json(circuit: Circuit) -> dict[str, Json]:
     """
     order = topological([*circuit.roots.values(), *circuit.table.values()])
     places = {node: place for place, node in enumerate(order)}
+    nodes = [_written(node, places) for node in order]
     return {
         "format": FORMAT,
         "version": VERSION,
-        "nodes": [_written(node, places) for node in order],
+        "fingerprint": fingerprint(circuit),
+        "nodes": nodes,
         "roots": {name: places[node] for name, node in circuit.roots.items()},
         "table": {address: places[node] for address, node in circuit.table.items()},
         "removed": dict(circuit.removed),
@@ -68,15 +77,45 @@ def to_json(circuit: Circuit) -> dict[str, Json]:
     }
 
 
-def from_json(data: Json, sources: Mapping[str, str]) -> Circuit:
+def to_text(circuit: Circuit) -> str:
+    """Return the circuit as JSON text; see `to_json`."""
+    return json.dumps(to_json(circuit), allow_nan=False)
+
+
+def from_text(text: str | bytes, sources: Mapping[str, str], most: int = MOST_NODES) -> Circuit:
+    """Return the circuit of a JSON text; see `from_json`. A key that is given twice, or no JSON, is a `CircuitError` too."""
+    try:
+        data = json.loads(text, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise CircuitError("the text is nested deeper than any stored circuit is") from error
+    except CircuitError:
+        raise
+    except ValueError as error:
+        raise CircuitError(f"the text is no JSON: {error}") from error
+    return from_json(data, sources, most)
+
+
+def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    made: dict[str, Json] = {}
+    for key, value in pairs:
+        if key in made:
+            raise CircuitError(
+                f"the key {_short(key)} is given twice in one object of the text: each name has one value"
+            )
+        made[key] = value
+    return made
+
+
+def from_json(data: Json, sources: Mapping[str, str], most: int = MOST_NODES) -> Circuit:
     """Return the circuit that `to_json` wrote; its nodes are the live ones where equal nodes live already.
 
     Args:
         data: what `json.loads` gave.
         sources: for every store that a leaf of the text is in (a `source`), the name it gets here. A source may be a token that means
             something only in the process that wrote it, so one that is not listed is refused.
+        most: the most nodes that are read; a text of more is refused before any is made.
 
-    Raises `CircuitError` for anything that is not a well-formed circuit of this version.
+    Raises `CircuitError` for anything that is not a well-formed circuit of this version with its own fingerprint.
 
     >>> from scrubjay.circuit.ops import Weight
     >>> old = Circuit({"output": Weight("model", "bias", ())})
@@ -84,15 +123,29 @@ def from_json(data: Json, sources: Mapping[str, str]) -> Circuit:
     <Weight source='sha256:12', name='bias', dims=(), dtype='model' []>
     """
     _check_frame(data)
+    rows = cast("list[object]", _typed(data["nodes"], list, "'nodes'"))
+    if len(rows) > most:
+        raise CircuitError(
+            f"the stored circuit has {len(rows):,} nodes, and this reading was limited to {most:,}: if you trust it, raise the limit with most="
+        )
     made: list[Node] = []
-    for place, item in enumerate(_typed(data["nodes"], list, "'nodes'")):
-        made.append(_read(item, place, made, sources))
-    return Circuit(
-        _named(data["roots"], made, "roots"),
-        _named(data["table"], made, "table"),
-        {key: _typed(value, str, f"removed[{key!r}]") for key, value in _keyed(data["removed"], "removed").items()},
-        tuple(_typed(item, str, "an item of 'history'") for item in _typed(data["history"], list, "'history'")),
-    )
+    digests: list[str] = []
+    for place, item in enumerate(rows):
+        node, digest = _read(item, place, made, digests, sources)
+        made.append(node)
+        digests.append(digest)
+    removed = {
+        key: _typed(value, str, f"removed[{key!r}]") for key, value in _keyed(data["removed"], "removed").items()
+    }
+    history = tuple(_typed(item, str, "an item of 'history'") for item in _typed(data["history"], list, "'history'"))
+    circuit = Circuit(_named(data["roots"], made, "roots"), _named(data["table"], made, "table"), removed, history)
+    found = digest_frame(_digests(data["roots"], digests), _digests(data["table"], digests), removed, history)
+    if found != data["fingerprint"]:
+        raise CircuitError(
+            f"the stored circuit says that its fingerprint is {_short(data['fingerprint'])}, and what it holds has {found}: it was "
+            "changed after it was written; write it again from the circuit itself"
+        )
+    return circuit
 
 
 def _check_frame(data: Json) -> None:
@@ -123,7 +176,10 @@ def _written(node: Node, places: Mapping[Node, int]) -> list[Json]:
     return row
 
 
-def _read(item: Json, place: int, made: Sequence[Node], sources: Mapping[str, str]) -> Node:
+def _read(
+    item: Json, place: int, made: Sequence[Node], digests: Sequence[str], sources: Mapping[str, str]
+) -> tuple[Node, str]:
+    """Return a node and its digest, in which a store has the name that was written."""
     where = f"node {place} of the stored circuit"
     row = _typed(item, list, where)
     kind = _kinds().get(row[0]) if row and isinstance(row[0], str) else None
@@ -144,10 +200,11 @@ def _read(item: Json, place: int, made: Sequence[Node], sources: Mapping[str, st
             values[name] = codec.read(value, made)
         except CircuitError as error:
             raise CircuitError(f"{where}, a {kind.__name__}: its field {name!r} holds {error}") from error
+    digest = digest_node(kind, [codec.read(value, digests) for (_, codec), value in zip(codecs, row[1:], strict=True)])
     if isinstance(values.get("source"), str):  # a store, and not an operand of that name
         values["source"] = _source(values["source"], f"{kind.__name__} {values.get('name')!r}", sources)
     try:
-        return kind(**values)
+        return kind(**values), digest
     except CircuitError as error:
         raise CircuitError(f"{where} is ill-formed: {error}") from error
 
@@ -169,6 +226,10 @@ def _named(data: Json, made: Sequence[Node], where: str) -> dict[str, Node]:
         except CircuitError as error:
             raise CircuitError(f"{where}[{name!r}] of the stored circuit holds {error}") from error
     return named
+
+
+def _digests(data: Mapping[str, int], digests: Sequence[str]) -> dict[str, str]:
+    return {name: digests[place] for name, place in data.items()}
 
 
 def _keyed(data: Json, where: str) -> dict[str, Json]:
@@ -240,7 +301,7 @@ def _write_operand(value: object, places: Mapping[Node, int]) -> Json:
     return places[value]
 
 
-def _operand(value: Json, made: Sequence[Node]) -> Node:
+def _operand(value: Json, made: Sequence[_Made]) -> _Made:
     if type(value) is not int:
         raise CircuitError(f"{_short(value)}, and should hold the place of a node")
     if not 0 <= value < len(made):
@@ -275,6 +336,10 @@ def _scalar(allowed: frozenset[type]) -> _Codec:
     wanted = " or ".join(_SCALARS[kind] for kind in _SCALARS if kind in allowed)
 
     def write(value: object, _: object) -> Json:
+        if type(value) is int and value.bit_length() > _BITS:
+            raise CircuitError(
+                f"an integer of {value.bit_length():,} bits; one of at most {_BITS:,} bits can be stored"
+            )
         if type(value) not in allowed:
             raise CircuitError(f"{_short(value)}, of type {type(value).__name__}, and should hold {wanted}")
         return {"float": value.hex()} if isinstance(value, float) else value
@@ -282,7 +347,7 @@ def _scalar(allowed: frozenset[type]) -> _Codec:
     def read(value: Json, _: object) -> object:
         found: object = value
         made = _read_float(cast("dict[str, object]", value)) if isinstance(value, dict) else found
-        if isinstance(found, float) or type(made) not in allowed:
+        if isinstance(found, float) or type(made) not in allowed or (type(made) is int and made.bit_length() > _BITS):
             raise CircuitError(
                 f"{_short(found)}, and should hold {wanted} (a float as {{'float': its hexadecimal text}})"
             )
@@ -309,7 +374,7 @@ def _list_of(item: _Codec) -> _Codec:
             raise CircuitError(f"{_short(value)}, and should hold a tuple")
         return [item.write(one, places) for one in cast("tuple[object, ...]", value)]
 
-    def read(value: Json, made: Sequence[Node]) -> object:
+    def read(value: Json, made: Sequence[object]) -> object:
         if type(value) is not list:
             raise CircuitError(f"{_short(value)}, and should hold a list")
         return tuple(item.read(one, made) for one in cast("list[object]", value))
@@ -324,7 +389,7 @@ def _row_of(items: tuple[_Codec, ...]) -> _Codec:
             raise CircuitError(f"{_short(cast('object', value))}, and should hold a tuple of {len(items)}")
         return [item.write(one, places) for item, one in zip(items, row, strict=True)]
 
-    def read(value: Json, made: Sequence[Node]) -> object:
+    def read(value: Json, made: Sequence[object]) -> object:
         row = cast("list[object]", value if isinstance(value, list) else [])
         if len(row) != len(items):
             raise CircuitError(f"{_short(cast('object', value))}, and should hold a list of {len(items)}")

@@ -9,18 +9,25 @@ import numpy as np
 import torch
 
 import scrubjay
+from scrubjay.attribution.effect import Attribution
+from scrubjay.attribution.lens import Lens
 from scrubjay.circuit.address import parse
+from scrubjay.circuit.circuit import Circuit
 from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.engine.array import Array
 from scrubjay.errors import InputError
-from scrubjay.interventions import Run
+from scrubjay.interventions import Effects, Run
 from scrubjay.reporting.file import check_writable, write_page
+from scrubjay.reporting.sections.direct import attribution_section, lens_section
+from scrubjay.reporting.sections.effects import effects_section
 from scrubjay.reporting.sections.scrubbing import branch, scrub_row
 from scrubjay.reporting.words import Chapter
 from scrubjay.scrubbing import ScrubResult
-from scrubjay.viz import Detail, Figure, Markup, Section, attention, heatmap, page, recovered, table, tree
+from scrubjay.viz import Detail, Figure, Markup, Section, attention, heatmap, outline, page, recovered, table, tree
 
-Shown = Run | ScrubResult | Hypothesis | Figure | Section | Chapter | Markup | str
+Shown = (
+    Run | ScrubResult | Hypothesis | Circuit | Attribution | Lens | Effects | Figure | Section | Chapter | Markup | str
+)
 """What a page can show."""
 
 _MOST_PATTERN = 64
@@ -43,7 +50,7 @@ def report(path: str | PathLike[str], *values: Shown, title: str = "Report") -> 
     for value in values:
         if not isinstance(value, Shown):
             raise InputError(
-                f"a report cannot show a {type(value).__name__}: give runs, scrub results, hypotheses, figures of scrubjay.viz, or text"
+                f"a report cannot show a {type(value).__name__}: give runs, scrub results, hypotheses, circuits, figures of scrubjay.viz, or text"
             )
     if not values:
         raise InputError("a report of nothing was asked for: give at least one run, result, hypothesis, figure or text")
@@ -75,16 +82,26 @@ def sections_of(values: tuple[Shown, ...]) -> list[Section]:
             close()
         if isinstance(value, Run):
             made.append(_run(value))
-        elif isinstance(value, Hypothesis):
-            made.append(Section(f"Hypothesis: {value.name}", "", (Figure(tree(branch(value), value.name)),)))
-        elif isinstance(value, Chapter):
-            made.append(value.section)
-        elif isinstance(value, Section):
-            made.append(value)
+        elif isinstance(value, Hypothesis | Circuit | Attribution | Lens | Effects | Chapter | Section):
+            made.append(_section(value))
         else:
             loose.append(value)
     close()
     return made
+
+
+def _section(value: Hypothesis | Circuit | Attribution | Lens | Effects | Chapter | Section) -> Section:
+    if isinstance(value, Hypothesis):
+        return Section(f"Hypothesis: {value.name}", "", (Figure(tree(branch(value), value.name)),))
+    if isinstance(value, Attribution):
+        return attribution_section(value)
+    if isinstance(value, Lens):
+        return lens_section(value)
+    if isinstance(value, Effects):
+        return effects_section(value)
+    if isinstance(value, Circuit):
+        return Section(f"Circuit: {', '.join(value.roots)}", "", (Figure(outline(value)),))
+    return value.section if isinstance(value, Chapter) else value
 
 
 def _scrubs(results: list[ScrubResult]) -> Section:

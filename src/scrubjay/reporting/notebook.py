@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from scrubjay.attribution.effect import Attribution
+from scrubjay.attribution.lens import Lens
+from scrubjay.circuit.circuit import Circuit
 from scrubjay.claims.hypothesis import Hypothesis
-from scrubjay.interventions import Run
+from scrubjay.interventions import Effects, Run
 from scrubjay.reporting.document import Shown, sections_of
 from scrubjay.scrubbing import ScrubResult
 from scrubjay.viz import Figure, Markup, notebook, tag, text
 
-DRAWN: tuple[type, ...] = (Run, ScrubResult, Hypothesis)
+DRAWN: tuple[type, ...] = (Run, ScrubResult, Hypothesis, Circuit, Figure, Attribution, Lens, Effects)
 """The kinds of value that draw themselves."""
 
 

@@ -1,4 +1,4 @@
-"""Figures and reports as static HTML and SVG, from numpy arrays and text.
+"""Figures and reports as static HTML and SVG, from numpy arrays, circuits and text.
 
 Everything here is a pure function to `Markup`: no script, no request to anywhere, no drawing library. Text is
 escaped in one place (`escape`), so any string may be shown. `page` binds figures into one self-contained document,
@@ -7,8 +7,10 @@ escaped in one place (`escape`), so any string may be shown. `page` binds figure
 
 from scrubjay.viz.attention import attention
 from scrubjay.viz.bars import bars
+from scrubjay.viz.diagram import diagram
 from scrubjay.viz.escape import Markup, tag, text
 from scrubjay.viz.heatmap import heatmap
+from scrubjay.viz.outline import outline
 from scrubjay.viz.page import Detail, Figure, Section, notebook, page
 from scrubjay.viz.recovered import ScrubRow, recovered
 from scrubjay.viz.table import table
@@ -24,8 +26,10 @@ __all__ = [
     "Section",
     "attention",
     "bars",
+    "diagram",
     "heatmap",
     "notebook",
+    "outline",
     "page",
     "recovered",
     "table",

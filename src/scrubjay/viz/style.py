@@ -21,20 +21,21 @@ def stylesheet() -> str:
         for step in range(1, LEVELS + 1)
     )
     dark = f"@media screen and (prefers-color-scheme:dark){{{_DARK}{dark_levels}}}"
-    return "\n".join([_LIGHT, dark, _TEXT, _FIGURE, _FOREST, _TREE, _PAGE, _PRINT])
+    return "\n".join([_LIGHT, dark, _TEXT, _FIGURE, _FOREST, _TREE, _CIRCUIT, _PAGE, _PRINT])
 
 
 _LIGHT = """
 .sj{color-scheme:light dark;--sj-paper:#fff;--sj-raised:#f5f7f8;--sj-ink:#1b2227;--sj-soft:#4a555d;--sj-faint:#68747c;
 --sj-line:#dde3e6;--sj-rule:#9aa5ad;--sj-accent:#1f5c99;--sj-tint:#eef4fa;--sj-positive:#b3202f;--sj-negative:#2268ae;
---sj-plate:#fff;
+--sj-plate:#fff;--sj-green:#1c6f6d;--sj-orange:#9a5b00;--sj-purple:#7b3f98;
 --sj-sans:Inter,ui-sans-serif,system-ui,-apple-system,"Segoe UI",Inter,Roboto,"Noto Sans",sans-serif;
 --sj-serif:Charter,"Bitstream Charter","Iowan Old Style","Source Serif 4",Georgia,Cambria,serif;
 --sj-mono:ui-monospace,"SF Mono","Cascadia Mono","JetBrains Mono",Menlo,Consolas,"Liberation Mono",monospace}
 """
 _DARK = """
 .sj{--sj-paper:#14191d;--sj-raised:#1a2025;--sj-ink:#e6ebee;--sj-soft:#b4bec5;--sj-faint:#8d99a1;--sj-line:#2c353b;
---sj-rule:#56626a;--sj-accent:#7db4e6;--sj-tint:#182530;--sj-positive:#e2695f;--sj-negative:#5ba3dc;--sj-plate:#1a2025}
+--sj-rule:#56626a;--sj-accent:#7db4e6;--sj-tint:#182530;--sj-positive:#e2695f;--sj-negative:#5ba3dc;--sj-plate:#1a2025;
+--sj-green:#5fb5aa;--sj-orange:#e0a04a;--sj-purple:#c08ddb}
 """
 _TEXT = """
 .sj{font:400 16px/1.6 var(--sj-sans);color:var(--sj-ink);background:var(--sj-paper);overflow-wrap:anywhere;
@@ -142,6 +143,42 @@ border-bottom:1.5px solid var(--sj-rule);border-bottom-left-radius:6px}
 .sj-label{font:500 13px/1.5 var(--sj-mono);padding:.1rem .5rem;border:1px solid var(--sj-line);border-radius:5px;
 background:var(--sj-raised);overflow-wrap:anywhere}
 .sj-words{font-size:14.5px;color:var(--sj-soft);max-width:56ch}
+"""
+_CIRCUIT = """
+.sj-blue{--sj-mark:var(--sj-negative)}.sj-red{--sj-mark:var(--sj-positive)}.sj-green{--sj-mark:var(--sj-green)}
+.sj-orange{--sj-mark:var(--sj-orange)}.sj-purple{--sj-mark:var(--sj-purple)}.sj-grey{--sj-mark:var(--sj-faint)}
+.sj-box rect{fill:var(--sj-raised);stroke:var(--sj-mark,var(--sj-rule));rx:5px}
+.sj-box:hover rect{stroke-width:2.5}
+.sj-box text{fill:var(--sj-ink)}
+.sj-box .sj-small{fill:var(--sj-soft)}
+.sj-box .sj-mono{font-family:var(--sj-mono);font-weight:600}
+.sj-box .sj-letters{fill:var(--sj-mark,var(--sj-soft));font-weight:600}
+.sj-changed rect{stroke-dasharray:5 3;stroke-width:1.75}
+.sj-edge{fill:none;stroke:var(--sj-rule)}
+.sj-arrow{fill:var(--sj-soft)}
+.sj-outline{font-size:13px;line-height:1.5}
+.sj .sj-outline details{margin:0}
+.sj .sj-outline summary{font:inherit;color:inherit;width:auto;list-style-position:outside}
+.sj-outline summary:hover{background:var(--sj-tint)}
+.sj-lines details,.sj-lines div{padding-left:1rem}
+.sj-lines summary{margin-left:-1rem;padding-left:1rem;list-style:none;position:relative}
+.sj-lines summary::-webkit-details-marker{display:none}
+.sj-lines summary::before{content:"▸";position:absolute;left:.1rem;color:var(--sj-faint)}
+.sj-lines details[open]>summary::before{content:"▾"}
+.sj-lines details details,.sj-lines details div{border-left:1px solid var(--sj-line)}
+.sj-outline b{font:600 12.5px/1.5 var(--sj-mono)}
+.sj-outline i{font-style:normal;font-size:11.5px;color:var(--sj-faint)}
+.sj-outline i::before{content:"["}.sj-outline i::after{content:"]"}
+.sj-outline small{font-size:11.5px;color:var(--sj-soft)}
+.sj-outline em{font:600 11.5px/1.5 var(--sj-mono);color:var(--sj-mark);border:1px solid var(--sj-mark);border-radius:3px;padding:0 .25em}
+.sj-outline em.sj-changed{border-style:dashed}
+.sj-outline a{text-decoration:none}
+.sj-outline :target{background:var(--sj-tint)}
+.sj .sj-alike{margin:.4rem 0;color:var(--sj-soft)}
+.sj .sj-layer{margin:.5rem 0}
+.sj .sj-layer>summary{font-weight:600;list-style-position:inside}
+.sj-key svg{width:14px;height:14px}
+.sj-key rect{rx:2px}
 """
 _PAGE = """
 .sj-page{margin:0;padding:clamp(1.6rem,5vw,4.5rem) clamp(1rem,4vw,3rem) 3rem}

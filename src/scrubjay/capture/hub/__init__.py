@@ -5,10 +5,13 @@ safetensors alone: a pickle can run code when it is read, so it is refused, as i
 is asked for.
 """
 
-from scrubjay.capture.hub.described import at_length, describe, is_pretrained
-from scrubjay.capture.hub.folder import open_source
+from scrubjay.capture.hub.described import at_length, describe, facts_of, is_pretrained, reads_text
+from scrubjay.capture.hub.folder import open_source, open_tokenizer
 from scrubjay.capture.hub.opened import Opened
 from scrubjay.capture.hub.remote import checkpoints, revisions
 from scrubjay.capture.hub.wrapper import unwrapped
 
-__all__ = ["Opened", "at_length", "checkpoints", "describe", "is_pretrained", "open_source", "revisions", "unwrapped"]
+__all__ = [
+    "Opened", "at_length", "checkpoints", "describe", "facts_of", "is_pretrained", "open_source", "open_tokenizer", "reads_text", "revisions",
+    "unwrapped",
+]  # fmt: skip

@@ -67,9 +67,11 @@ def describe(
     takes = inspect.signature(model.forward).parameters
     if inputs is not None:
         examples, axes = _embedded(model, inputs, takes, length)
+    elif "input_ids" not in takes and "pixel_values" in takes:
+        examples, axes = _pixels(model.config, given)
     elif "input_ids" not in takes:
         raise CaptureError(
-            f"{given} takes no input_ids but {', '.join(takes)}: only models of text are described on their own; {AS_A_MODULE}"
+            f"{given} takes no input_ids but {', '.join(takes)}: only models of text and of images are described on their own; {AS_A_MODULE}"
         )
     else:
         examples, axes = _tokens(model, config, takes, length or min(LENGTH, context or LENGTH))
@@ -115,6 +117,27 @@ def _tokens(
         }
     taken = {key: pair for key, pair in made.items() if key in takes}
     return {key: tensor for key, (tensor, _) in taken.items()}, {key: axes for key, (_, axes) in taken.items()}
+
+
+def _pixels(config: Any, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, tuple[str | None, ...]]]:
+    """Return the example of a model that reads images of one size, and its axes."""
+    size: Any = getattr(config, "image_size", None)
+    channels: Any = getattr(config, "num_channels", None)
+    sides: list[Any] = [*size] if isinstance(size, list | tuple) else [size, size]
+    if not all(isinstance(one, int) for one in (channels, *sides)):
+        raise CaptureError(f"the configuration of {kind} names no image_size and num_channels: {AS_A_MODULE}")
+    example = torch.randn([BATCH, channels, *sides], generator=torch.Generator().manual_seed(0))
+    return {"pixel_values": example}, {"pixel_values": ("batch", None, None, None)}
+
+
+def reads_text(module: nn.Module) -> bool:
+    """Tell whether a transformers model reads token ids: such a one is described on its own."""
+    return "input_ids" in inspect.signature(inside(module).forward).parameters
+
+
+def facts_of(module: nn.Module) -> dict[str, Any]:
+    """Return what the captured circuit of a transformers model depends on beside its structure."""
+    return _facts(unwrapped(module))
 
 
 def _embedded(

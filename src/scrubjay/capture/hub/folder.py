@@ -66,7 +66,7 @@ def open_source(
     name = Path(str(source)).expanduser().resolve().name if Path(str(source)).expanduser().is_dir() else str(source)
     how = Reading(dtype, device, trust_remote_code)
     module, own = _read(folder, str(source), how)
-    given = _tokenizer(own if tokenizer is None else tokenizer, trust_remote_code)
+    given = open_tokenizer(own if tokenizer is None else tokenizer, trust_remote_code)
     return replace(describe(module, name, given, length, inputs), name=name)
 
 
@@ -280,7 +280,7 @@ def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def _tokenizer(given: Any, trusted: bool) -> Any:
+def open_tokenizer(given: Any, trusted: bool) -> Any:
     """Return the tokenizer of a folder or name (None for a folder without one), or the given tokenizer itself."""
     if not isinstance(given, str | PathLike):
         return given

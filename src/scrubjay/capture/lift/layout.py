@@ -25,12 +25,16 @@ Size = int | str
 
 @dataclass(eq=False)
 class Var:
-    """One axis variable: its size, its fixed name if it has one, and where it first occurred (which names it later)."""
+    """One axis variable: its size, its fixed name if it has one, and where it first occurred (which names it later).
+
+    A `place` is an axis of patches of an image; those that a view makes one dimension become one axis, the model's positions.
+    """
 
     size: Size
     origin: str
     fixed: str | None = None
     solid: bool = False
+    place: bool = False
     same_as: Var | None = None
     parts: tuple[Var, ...] | None = None
     apart: set[Var] = field(default_factory=set)

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node as FxNode
 
 from scrubjay.capture.lift.call import Call, dtype_name
+from scrubjay.capture.lift.convolution import CONVOLUTION
 from scrubjay.capture.lift.einsum import einsum
 from scrubjay.capture.lift.layout import CannotLift, Dim, Size, Var, as_factor, atoms
 from scrubjay.capture.lift.proto import Names, Proto, Value, materialised, whole
@@ -28,7 +29,7 @@ from scrubjay.circuit.ops import Index, Input, Opaque, Split, Weight
 from scrubjay.circuit.rules import experts_chosen
 from scrubjay.errors import AddressError, CaptureError
 
-TABLE = {**LAYOUT, **ARITHMETIC, **LOOKUP, **ORDER, "einsum": einsum}
+TABLE = {**LAYOUT, **ARITHMETIC, **LOOKUP, **ORDER, **CONVOLUTION, "einsum": einsum}
 SILENT = (
     "_assert_tensor_metadata",
     "_assert_scalar",
@@ -81,6 +82,7 @@ class _Lifter:
         self.axes = axes
         self.aliases = aliases
         self.symbols: dict[str, str] = {}
+        self.same: dict[Any, Any] = {}
         self.fixed: dict[str, Var] = {}
         self.values: dict[FxNode, Any] = {}
         self.weights: dict[str, Value] = {}
@@ -129,6 +131,9 @@ class _Lifter:
             return
         for name, size in zip(names, node.meta["val"].shape, strict=True):
             if name is not None and isinstance(size, torch.SymInt):
+                # inputs that share an axis have a symbol each: the first stands for all, so that a size in two of them is simplified
+                first = next((one for one in self.same.values() if self.symbols[str(one)] == name), size.node.expr)
+                self.same[size.node.expr] = first
                 self.symbols[str(size)] = name
 
     def _input_name(self, node: FxNode) -> str:
@@ -138,7 +143,7 @@ class _Lifter:
         """Return a size as a number, or as text in the axes' own names."""
         if isinstance(size, int):
             return size
-        expression = size.node.expr
+        expression = size.node.expr.xreplace(self.same)
         if expression.is_Integer:
             return int(expression)
         factors = [str(part) for part in expression.as_ordered_factors()] if expression.is_Mul else [str(expression)]

@@ -72,7 +72,11 @@ def viewed(what: Value, sizes: tuple[Size, ...], origin: str) -> Value:
         what = end_split(what, sizes[-1], origin)
         dims = reshape(what.dims, sizes)
     if dims is not None:
-        return Value(what.proto, tuple(dims))
+        made = Value(what.proto, tuple(dims))
+        for place, dim in enumerate(made.dims):
+            if len(parts := atoms(dim)) > 1 and all(var.place for var in parts):
+                made = whole(made, place)
+        return made
     first, last = equal_ends(what.sizes, sizes)
     before, after = what.dims[:first], what.dims[len(what.dims) - last :]
     middle = tuple(var for dim in what.dims[first : len(what.dims) - last] for var in dim)

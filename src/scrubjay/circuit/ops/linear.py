@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from scrubjay.circuit.axes import Axis, in_order, names
+from scrubjay.circuit.axes import Axis, in_order, joined, names, without
 from scrubjay.circuit.node import Node
 from scrubjay.errors import CircuitError
 
@@ -12,7 +12,7 @@ from scrubjay.errors import CircuitError
 def _union(operands: tuple[Node, ...], kind: str) -> tuple[Axis, ...]:
     if not operands:
         raise CircuitError(f"{kind} needs at least one operand")
-    return in_order(axis for operand in operands for axis in operand.axes)
+    return joined(tuple([operand.axes for operand in operands]))
 
 
 @final
@@ -24,12 +24,14 @@ class Einsum(Node):
 
     def find_axes(self) -> tuple[Axis, ...]:
         """Return the operands' axes without the summed ones."""
-        axes = _union(self.factors, "Einsum")
-        if missing := set(self.summed) - names(axes):
+        axes, summed = _union(self.factors, "Einsum"), self.summed
+        kept = without(axes, summed)
+        if len(kept) + len(set(summed)) != len(axes):
+            missing = sorted(set(summed) - names(axes))
             raise CircuitError(
-                f"Einsum sums over {sorted(missing)}, which no operand has; they have {', '.join(map(str, axes))}"
+                f"Einsum sums over {missing}, which no operand has; they have {', '.join(map(str, axes))}"
             )
-        return tuple(axis for axis in axes if axis.name not in self.summed)
+        return kept
 
     @property
     def acts_along(self) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from scrubjay.circuit.axes import Axis, in_order, names
+from scrubjay.circuit.axes import Axis, in_order, joined, names
 from scrubjay.circuit.node import Node
 from scrubjay.errors import CircuitError
 
@@ -89,7 +89,7 @@ class Map(Node):
         """Return the union of the operands' axes."""
         if MAPS.get(self.op) != len(self.inputs):
             raise CircuitError(f"no element-wise function {self.op!r} of {len(self.inputs)} operands")
-        return in_order(axis for operand in self.inputs for axis in operand.axes)
+        return joined(tuple([operand.axes for operand in self.inputs]))
 
 
 @final

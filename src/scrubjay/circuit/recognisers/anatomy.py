@@ -14,9 +14,10 @@ from scrubjay.circuit.recognisers.ends import Ends, find_ends
 from scrubjay.circuit.recognisers.experts import Mixture
 from scrubjay.circuit.recognisers.facts import Facts, facts, norm_below, region
 from scrubjay.circuit.recognisers.heads import split_heads, with_whole_heads
-from scrubjay.circuit.recognisers.layer import ATTENTION, MLP, Layer, find_layers
+from scrubjay.circuit.recognisers.layer import ATTENTION, MLP, Layer, find_layers, lone_attentions
 from scrubjay.circuit.recognisers.mlp import Mlp
 from scrubjay.circuit.recognisers.naming import addresses, axis_names, is_post_norm, norms, notes
+from scrubjay.circuit.recognisers.position import with_positions
 from scrubjay.circuit.recognisers.stream import Stream, find_stream, is_additive
 from scrubjay.circuit.renaming import rename_axes
 
@@ -102,27 +103,33 @@ def recognise(circuit: Circuit) -> tuple[Circuit, Anatomy]:
 
     What cannot be identified stays in the circuit without an address and is told in `notes`; nothing is guessed.
     """
-    return _recognise(with_biases_inside(circuit), again=True)
+    return _recognise(with_biases_inside(with_positions(circuit)), again=True)
 
 
 def _recognise(circuit: Circuit, *, again: bool) -> tuple[Circuit, Anatomy]:
     ((result, root),) = circuit.roots.items()
     known = facts(circuit.nodes, [root])
     stream = find_stream(known)
-    layers = find_layers(stream, known, circuit.table)
+    layers = find_layers(stream, known, circuit.table) if stream.steps else lone_attentions(known)
     split = split_heads(_attentions(layers), known)
     if split and again:
         return _recognise(with_whole_heads(circuit, split), again=False)
-    said = _apart(stream, known)
+    said = _apart(layers, stream, known)
     modules = frozenset(circuit.table)
     paths = frozenset(place.removeprefix(".") for place in modules)
     given = {f"_in.{name}": node for name, node in circuit.inputs.items()}
+    if not stream.steps:
+        inside = ", but for what is inside of attention" if layers else ""
+        said.append(f"no residual stream was found: values are addressed by module path{inside}")
     if not layers:
-        said.append("no residual stream was found: values are addressed by module path")
         named = circuit.with_table({**circuit.table, **given, result: root})
         return named, Anatomy((), ModelShape((), frozenset({result}), paths), result, additive=False, notes=tuple(said))
     closed = is_post_norm(layers[-1])
-    ends = find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known, normed=closed)
+    ends = (
+        find_ends(layers[0].resid_pre, layers[-1].resid_post, root, known, normed=closed)
+        if stream.steps
+        else Ends(None, None, None, {})
+    )
     gaps = _gaps(layers, stream)
     nodes = {**circuit.table, **given, **addresses(layers, ends, result, root, known)}
     made = rename_axes([root, *nodes.values()], axis_names(layers, ends, root))
@@ -133,7 +140,7 @@ def _recognise(circuit: Circuit, *, again: bool) -> tuple[Circuit, Anatomy]:
         parts,
         ModelShape(tuple(_layer_shape(number, part, named) for number, part in enumerate(parts)), top, paths),
         result,
-        is_additive(stream),
+        bool(stream.steps) and is_additive(stream),
         (*said, *notes(layers, gaps)),
         frozenset({"ln_f"}) if ends.ln_f is not None and ends.ln_f.inverse else frozenset[str](),
         frozenset(gaps),
@@ -145,9 +152,10 @@ def _attentions(layers: Sequence[Layer]) -> list[Attention]:
     return [block.inside for layer in layers for block in layer.blocks if isinstance(block.inside, Attention)]
 
 
-def _apart(stream: Stream, known: Facts) -> list[str]:
+def _apart(layers: Sequence[Layer], stream: Stream, known: Facts) -> list[str]:
     """Return notes on attention that is in no layer."""
     writes = [write for step in stream.steps for write in step.writes]
+    writes += [block.out for layer in layers for block in layer.blocks]
     inside = {node for write in writes for node in region(write, stream.values, known)}
     softmaxes = [node for node in known.nodes if is_attention(node)]
     elsewhere = sum(is_attention(node, of_queries=False) for node in known.nodes)
@@ -249,7 +257,7 @@ def _layer_shape(number: int, part: LayerAnatomy, circuit: Circuit) -> LayerShap
     sites = {site for site in sites if "_" not in {word[0] for word in site.split(".")}}
     if part.heads:
         sites |= {f"H.{site}" for site in _HEAD_SITES if f"attn.{site}" in sites}
-        sites |= {f"H.{site}_in" for site in "qkv" if f"attn.{site}" in sites}
+        sites |= {f"H.{site}_in" for site in "qkv" if {f"attn.{site}", "resid_pre"} <= sites}
         sites |= {f"KV.{site}" for site in ("k", "v", "k_rot") if f"attn.{site}" in sites}
         if part.head_shares:
             sites.add("H.out")

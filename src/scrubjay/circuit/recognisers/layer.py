@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
+from scrubjay.circuit.graph import above
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Along, Order
+from scrubjay.circuit.ops import Add, Along, Einsum, Order
 from scrubjay.circuit.recognisers.attention import Attention, is_attention, read_attention
 from scrubjay.circuit.recognisers.experts import Mixture, read_mixture
-from scrubjay.circuit.recognisers.facts import Facts, Norm, norm_at, region, without_casts
+from scrubjay.circuit.recognisers.facts import Facts, Norm, linear_input, norm_at, projection, region, without_casts
 from scrubjay.circuit.recognisers.mlp import Mlp, read_mlp
 from scrubjay.circuit.recognisers.stream import Stream, mixes_positions, settled
 
@@ -45,7 +47,8 @@ class Block:
 class Layer:
     """One layer: its blocks in order, the stream before and after each of its additions, and a norm after the last.
 
-    `module` is the path of the module that ends where the layer ends, if there is one.
+    `module` is the path of the module that ends where the layer ends, if there is one. A `lone` layer is an attention without a
+    residual stream: what it adds is added to nothing.
     """
 
     steps: tuple[tuple[Block, ...], ...]
@@ -53,6 +56,7 @@ class Layer:
     afters: tuple[Node, ...]
     closing: Node | None
     module: str = ""
+    lone: bool = False
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -93,6 +97,43 @@ def find_layers(stream: Stream, known: Facts, table: Mapping[str, Node]) -> list
         )
         made.append(_settled_names(layer))
     return made
+
+
+def lone_attentions(known: Facts) -> list[Layer]:
+    """Return a layer for each attention of a circuit without a residual stream, such as an attention module alone."""
+    made: list[Layer] = []
+    for node in known.nodes:
+        write = _written(node, known) if isinstance(node, Along) and is_attention(node) else None
+        found = "" if write is None else read_attention(cast("Along", node), write, known)
+        if write is None or not isinstance(found, Attention) or None in (found.q, found.k, found.v):
+            continue
+        linears = [projection(one, known) for one in (found.q, found.k, found.v) if one is not None]
+        reads = [linear_input(one, known) for one in linears if one is not None]
+        if not reads:
+            continue
+        stop = frozenset(reads)
+        cut = _cut((found.z, found.o_reads), stop, write, known)
+        norm = _norm_of(reads[0], region(write, stop, known))
+        block = Block(ATTENTION, reads[0], write, found, "", cut, norm)
+        made.append(Layer(((block,),), reads[0], (write,), None, lone=True))
+    return made
+
+
+def _written(softmax: Along, known: Facts) -> Node | None:
+    """Return the first linear map of what an attention reads, with its bias."""
+    over = above([*known.nodes[-1:]], [softmax])
+    found = next(
+        (node for node in known.nodes if node in over and isinstance(node, Einsum) and projection(node, known) is node),
+        None,
+    )
+    while found is not None:
+        reading = known.readers.get(found, [])
+        if len(reading) != 1 or known.data_operands(reading[0]) != [found]:
+            break
+        if not isinstance(reading[0], Add) and without_casts(reading[0]) is reading[0]:
+            break
+        found = reading[0]
+    return found
 
 
 def _rank(block: Block) -> int:

@@ -31,7 +31,7 @@ def addresses(layers: Sequence[Layer], ends: Ends, result: str, root: Node, know
 
 
 def _sites(layer: Layer, known: Facts, *, last: bool) -> dict[str, Node]:
-    table = {"resid_pre": layer.resid_pre}
+    table = {} if layer.lone else {"resid_pre": layer.resid_pre}
     seen: set[str] = set()
     for number, block in enumerate(layer.blocks):
         if block.kind and block.kind not in seen:
@@ -44,7 +44,8 @@ def _sites(layer: Layer, known: Facts, *, last: bool) -> dict[str, Node]:
         table["resid_mid"] = mid
     for name, norm in norms(layer, known, last=last).items():
         _norm_sites(table, name, norm)
-    table["resid_post"] = layer.resid_post
+    if not layer.lone:
+        table["resid_post"] = layer.resid_post
     return table
 
 

@@ -10,19 +10,22 @@ from scrubjay.circuit.rules.approximation import Approximation, approximate, fro
 from scrubjay.circuit.rules.attention import FACTOR_OV, FACTOR_QK, split_qkv
 from scrubjay.circuit.rules.experts import experts_chosen
 from scrubjay.circuit.rules.joining import in_chunks, split_to_concat
-from scrubjay.circuit.rules.lookup import gathers_up, positions_down
+from scrubjay.circuit.rules.lookup import gather_up, gathers_up, positions_down
 from scrubjay.circuit.rules.norms import fold_norms
 from scrubjay.circuit.rules.places import split_heads, split_place, split_places, split_stretches
-from scrubjay.circuit.rules.projection import onto, project
+from scrubjay.circuit.rules.projection import estimate, onto, project
 from scrubjay.circuit.rules.rewriting import explain, rewrite, rules_applied
 from scrubjay.circuit.rules.rule import Rule, applied
+from scrubjay.circuit.rules.selecting import scatter
 from scrubjay.circuit.rules.simplify import SIMPLIFY, simplify
 from scrubjay.circuit.rules.sources import by_source, expand_residual, sources
 from scrubjay.circuit.rules.themes import EQUALITIES, rule_table
+from scrubjay.circuit.rules.virtual import PathTerm, contracted, path_terms, through_heads, virtual_heads
 
 __all__ = [
-    "EQUALITIES", "FACTOR_OV", "FACTOR_QK", "SIMPLIFY", "Approximation", "Rule", "applied", "approximate", "by_source", "expand_residual",
-    "experts_chosen", "explain", "fold_norms", "frozen_scale", "gathers_up", "in_chunks", "onto", "positions_down", "project", "rewrite",
-    "rule_table", "rules_applied", "simplify", "sources", "split_heads", "split_place", "split_places", "split_qkv", "split_stretches",
-    "split_to_concat",
+    "EQUALITIES", "FACTOR_OV", "FACTOR_QK", "SIMPLIFY", "Approximation", "PathTerm", "Rule", "applied", "approximate", "by_source",
+    "contracted", "estimate", "expand_residual", "experts_chosen", "explain", "fold_norms", "frozen_scale", "gather_up", "gathers_up",
+    "in_chunks", "onto", "path_terms", "positions_down", "project", "rewrite", "rule_table", "rules_applied", "scatter", "simplify",
+    "sources", "split_heads", "split_place", "split_places", "split_qkv", "split_stretches", "split_to_concat", "through_heads",
+    "virtual_heads",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Attention factored: scores as one contraction of what is read with W_Q and W_K (QK), a head's output with W_V and W_O (OV).
 
-The weights stay apart, as factors of one contraction; `weights_first` multiplies them.
+The weights stay apart, as factors of one contraction; `weights_first` multiplies them. Where queries and keys are turned (a
+rotary embedding) or normed, the matrix that does it is a factor too, one for each position.
 """
 
 from __future__ import annotations
@@ -11,7 +12,21 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.graph import substitute
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Einsum, Index, Input, Map, Merge, Multiply, Narrow, Relabel, Repeat, Split, Weight
+from scrubjay.circuit.ops import (
+    Add,
+    Einsum,
+    Gather,
+    Index,
+    Input,
+    Map,
+    Merge,
+    Multiply,
+    Narrow,
+    Relabel,
+    Repeat,
+    Split,
+    Weight,
+)
 from scrubjay.circuit.rules.algebra import FLATTEN, MODEL, QUERY
 from scrubjay.circuit.rules.distribution import distribute
 from scrubjay.circuit.rules.facts import reads_input
@@ -20,15 +35,18 @@ from scrubjay.circuit.rules.relabels import COMPOSE_RELABELS, SINK_RELABEL
 from scrubjay.circuit.rules.rewriting import rewrite, settle
 from scrubjay.circuit.rules.rule import Rule, expected
 from scrubjay.circuit.rules.taking import PUSH_TAKE
+from scrubjay.circuit.rules.turning import LINEAR_AS_MATRIX, Turned, turned
 
 _MOVES = Relabel | Index | Narrow | Split | Merge | Repeat
 _INSIDE = (COMPOSE_RELABELS, SINK_RELABEL, PUSH_TAKE, DOUBLE_CAST, distribute(data_only=True), *FLATTEN)
 
 
-def _below(node: Node) -> Node | str:
+def below_of(node: Node) -> Node | str:
     """Return the one value that reads inputs below a linear node, or why there is none."""
     if isinstance(node, _MOVES) or (isinstance(node, Map) and node.op == "cast"):
         return node.operands[0]
+    if isinstance(node, Gather) and not reads_input(node.index):  # values taken out of a weight that makes all three
+        return node.source
     if isinstance(node, Add | Multiply):
         data = list(dict.fromkeys(one for one in node.operands if reads_input(one)))
         if len(data) == 1 and sum(one is data[0] for one in node.operands) == 1:
@@ -41,10 +59,19 @@ def _data(node: Einsum) -> list[Node]:
     return [one for one in node.factors if reads_input(one)]
 
 
-def _projected(node: Node) -> Node | str:
-    """Return what a projection reads, where a value is one through linear functions; or why it is not."""
+def projected_of(node: Node, turns: dict[Node, Turned] | None = None) -> Node | str:
+    """Return what a projection reads, where a value is one through linear functions; or why it is not.
+
+    What turns queries and keys (a rotary embedding, a norm) is passed by its matrix, and noted in `turns`.
+    """
     while not isinstance(node, Einsum):
-        below = _below(node)
+        below = below_of(node)
+        if isinstance(below, str) and turns is not None:
+            found = turned(node)
+            if isinstance(found, str):
+                return f"{below}, and {found}"
+            turns[node] = found
+            below = found.core
         if isinstance(below, str):
             return below
         node = below
@@ -54,10 +81,10 @@ def _projected(node: Node) -> Node | str:
     return data[0]
 
 
-def _mixed(node: Node) -> Einsum | str:
+def mixed_of(node: Node) -> Einsum | str:
     """Return the contraction of several values that read inputs which a value is, through linear functions."""
     while not isinstance(node, Einsum) or len(_data(node)) < 2:
-        below = _below(node) if not isinstance(node, Einsum) else "a projection by weights alone stands there"
+        below = below_of(node) if not isinstance(node, Einsum) else "a projection by weights alone stands there"
         if isinstance(below, str):
             return below
         node = below
@@ -85,11 +112,14 @@ def _qk(node: Node) -> Node | str:
     data = _data(node)
     if len(data) != 2:
         return f"{len(data)} of its factors read inputs, and queries and keys are two"
-    read = [_projected(one) for one in data]
+    turns: dict[Node, Turned] = {}
+    read = [projected_of(one, turns) for one in data]
     for side, found in zip(("first", "second"), read, strict=True):
         if isinstance(found, str):
             return f"its {side} factor is no projection of what is read: {found}"
-    return factored(node, [one for one in read if isinstance(one, Node)])
+    plain = substitute([node], {one: found.whole for one, found in turns.items()})[node]
+    matrices = [found.matrix for found in turns.values()]
+    return factored(plain, [*(one for one in read if isinstance(one, Node)), *matrices])
 
 
 def _ov(node: Node) -> Node | str:
@@ -98,10 +128,10 @@ def _ov(node: Node) -> Node | str:
     data = _data(node)
     if len(data) != 1 or len(node.factors) < 2:
         return f"{len(data)} of its factors read inputs; an output projection has one, and weights"
-    mixed = _mixed(data[0])
+    mixed = mixed_of(data[0])
     if isinstance(mixed, str):
         return f"what it projects is no mixture of values: {mixed}"
-    found = {one: _projected(one) for one in _data(mixed)}
+    found = {one: projected_of(one) for one in _data(mixed)}
     values = [one for one, read in found.items() if isinstance(read, Node)]
     if len(values) != 1:
         return f"{len(values)} of the values that are mixed are projections; the pattern is none and the values are one"
@@ -137,11 +167,11 @@ def _out() -> Node:
 
 FACTOR_QK = Rule(
     "factor_qk", "attention", "scores are one contraction of what queries and keys read with their weights; biases give terms of their own",
-    "(x W_Q) (y W_K) = x W_Q W_K y", _scores, _qk,
+    "(x W_Q R_q) (y W_K R_k) = x W_Q R_q R_k W_K y", _scores, _qk,
 )  # fmt: skip
 FACTOR_OV = Rule(
     "factor_ov", "attention", "what attention writes is one contraction of the pattern with what values read, W_V and W_O",
     "(P (x W_V)) W_O = P x W_V W_O", _out, _ov,
 )  # fmt: skip
 
-ATTENTION = (FACTOR_QK, FACTOR_OV)
+ATTENTION = (FACTOR_QK, FACTOR_OV, LINEAR_AS_MATRIX)

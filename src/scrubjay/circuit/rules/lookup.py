@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.graph import rebuild, topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Constant, Custom, Gather, Index, Input, Iota, Opaque, Weight
+from scrubjay.circuit.ops import Constant, Custom, Gather, Index, Input, Iota, Map, Opaque, Weight
+from scrubjay.circuit.rules.algebra import MODEL
+from scrubjay.circuit.rules.rule import Rule
 
 
 def gathers_up(roots: Sequence[Node], axis: str = "row") -> dict[Node, Node]:
@@ -28,26 +31,57 @@ def gathers_up(roots: Sequence[Node], axis: str = "row") -> dict[Node, Node]:
 
     def raised(node: Node, operands: tuple[Node, ...]) -> Node:
         plain = node.with_operands(operands)
-        looked = [item for item in operands if isinstance(item, Gather) and item.axis == axis]
-        if not looked or (isinstance(node, Gather) and node.axis == axis):
-            return plain
-        index = looked[0].index
-        if any(item.index is not index for item in looked[1:]):
-            return plain
-        ours = index.axis_names
-        others = [item for item in operands if item not in looked]
-        if any(item.axis_names & (ours | {axis}) for item in others):
-            return plain
-        if node.acts_along & (ours | {axis}) or any(name in item.source.axis_names for item in looked for name in ours):
-            return plain
-        if isinstance(node, Opaque | Custom) or len({item.source.size(axis) for item in looked}) > 1:
-            return plain  # an operation whose layout is fixed takes no further axis; rows of two data sets are not walked together
-        inner = node.with_operands(
-            [item.source if isinstance(item, Gather) and item in looked else item for item in operands]
-        )
-        return Gather(inner, axis, index)
+        made = _raised(plain, axis)
+        return plain if isinstance(made, str) else made
 
     return rebuild(roots, raised)
+
+
+def _raised(node: Node, axis: str) -> Node | str:  # noqa: PLR0911 - one answer for each condition
+    """Return a node whose operands are looked up along an axis as the look-up of what it makes, or why that is not the same."""
+    looked = [one for one in node.operands if isinstance(one, Gather) and one.axis == axis]
+    if not looked:
+        return f"none of its operands is a look-up along {axis!r}"
+    if isinstance(node, Opaque | Custom):
+        return f"{type(node).__name__} takes no further axis"
+    if isinstance(node, Gather) and node.axis == axis:
+        return f"it is a look-up along {axis!r} itself"
+    index = looked[0].index
+    if any(one.index is not index for one in looked[1:]):
+        return "its operands are looked up at different places"
+    moved = index.axis_names | {axis}
+    if any(one.axis_names & moved for one in node.operands if one not in looked):
+        return f"another operand has an axis of {', '.join(sorted(moved))}: it is not the same for all places that are looked up"
+    if acting := node.acts_along & moved:
+        return f"{type(node).__name__} acts along {', '.join(sorted(acting))}: it tells one place from another"
+    if any(one.source.axis_names & index.axis_names for one in looked):
+        return "what is looked up has an axis of the index already: the two are walked together"
+    if len({one.source.size(axis) for one in looked}) > 1:
+        return "rows of two data sets are not walked together"
+    inner = node.with_operands(
+        [one.source if isinstance(one, Gather) and one in looked else one for one in node.operands]
+    )
+    return Gather(inner, axis, index)
+
+
+def gather_up(axis: str = "row") -> Rule:
+    """Return the rule that a look-up along an axis rises through what does the same for every place of it.
+
+    It holds where the node acts neither along the axis nor along those of the index (rows are independent), all operands that are
+    looked up share one index, and the others have none of those axes.
+    """
+    return Rule(
+        "gather_up",
+        "lookup",
+        f"a look-up along {axis} rises through what does not act along it",
+        "f(x[i], y[i], c) = f(x, y, c)[i]",
+        lambda: Map("tanh", (Gather(Input("rows", (Axis("row", 5), MODEL)), "row", Iota(Axis("sample", 3))),)),
+        lambda node: _raised(node, axis),
+    )
+
+
+GATHER_UP = gather_up()
+LOOKUP = (GATHER_UP,)
 
 
 def positions_down(roots: Sequence[Node], axis: str = "query") -> dict[Node, Node]:

@@ -6,8 +6,8 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.graph import readers
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Map, Multiply, Weight
-from scrubjay.circuit.rules.algebra import V, X
+from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Input, Map, Multiply, Weight
+from scrubjay.circuit.rules.algebra import QUERY, V, X
 from scrubjay.circuit.rules.distribution import spread_over
 from scrubjay.circuit.rules.facts import NOT_FLOATING, floating, product, reads_input, total, widened
 from scrubjay.circuit.rules.rewriting import rewrite
@@ -38,6 +38,23 @@ def _fold_center(node: Node) -> Node | str:
         centred = Along("center", mean.source, mean.over)
         return total([centred if at == other else one for at, one in enumerate(node.terms) if at != place])
     return "no term is -1 times the mean of another"
+
+
+def _sink_along(node: Node) -> Node | str:
+    """Return a mean or centring of a product along an axis that one factor alone has, as the product with that factor's."""
+    if not isinstance(node, Along) or node.op not in {"center", "mean", "sum"}:
+        return "it is no centring, mean or sum"
+    inner = node.source
+    if not isinstance(inner, Einsum | Multiply):
+        return expected("one of a product or contraction", inner)
+    having = [at for at, one in enumerate(inner.factors) if one.axis_names & set(node.over)]
+    if len(having) != 1 or len(inner.factors) < 2:
+        return f"{len(having)} of its factors have {', '.join(node.over)}, and one is to have all of it"
+    if not floating(inner.factors):
+        return NOT_FLOATING
+    factors = list(inner.factors)
+    factors[having[0]] = Along(node.op, factors[having[0]], node.over)
+    return inner.with_operands(factors)
 
 
 def _expand_rms(node: Node) -> Node | str:
@@ -184,6 +201,7 @@ def fold_norms(circuit: Circuit) -> Circuit:
 
 
 _AFFINE_SCALE = Multiply((normed(X), MODEL_SCALE))
+_Z = Input("z", (QUERY, Axis("d_head", 2)))
 _B = Weight("model", "b", ((Axis("d_head", 2),),))
 
 EXPAND_CENTER = Rule(
@@ -193,6 +211,10 @@ EXPAND_CENTER = Rule(
 FOLD_CENTER = Rule(
     "fold_center", "norms", "a value less its mean is centring", "x - mean(x) = center(x)",
     lambda: Add((X, Multiply((Constant(-1), Along("mean", X, ("model",)))))), _fold_center,
+)  # fmt: skip
+SINK_ALONG = Rule(
+    "sink_along", "norms", "a centring (mean, sum) of a product, along an axis of one factor only, is that of the factor", "center(a W) = a center(W)",
+    lambda: Along("center", Einsum((_Z, V), ("d_head",)), ("model",)), _sink_along,
 )  # fmt: skip
 EXPAND_RMS = Rule(
     "expand_rms", "norms", "the divisor of a norm is written out", "rms(x) = sqrt(mean(x x) + eps)",
@@ -230,6 +252,7 @@ COLLECT_BIAS = Rule(
 NORMS = (
     EXPAND_CENTER,
     FOLD_CENTER,
+    SINK_ALONG,
     EXPAND_RMS,
     FOLD_RMS,
     EXPAND_DIVIDE,

@@ -226,14 +226,31 @@ def _together(one: Einsum, two: Einsum) -> Node | None:
 def split_heads(circuit: Circuit, head: Sequence[str] = ("head", "kv", "group")) -> Circuit:
     """Return the circuit with every contraction over heads split into one term for each head.
 
+    Each head's term of what a layer's attention writes gets its address, `L3.H7.out`, so that it can be matched and changed.
     Raises `CircuitError` where nothing is contracted over heads.
     """
     names = set(head)
-    return rewrite(
+    made = rewrite(
         circuit,
         tuple(split_places(name) for name in head),
         where=lambda node: isinstance(node, Einsum) and bool(names & set(node.summed)),
     )
+    return made.with_table({**_heads(circuit, made, head), **made.table})
+
+
+def _heads(before: Circuit, after: Circuit, head: Sequence[str]) -> dict[str, Node]:
+    """Return each head's term by its address: places of the axes in the order they were split in, the last one fastest."""
+    found: dict[str, Node] = {}
+    for address, product in before.table.items():
+        where, _, site = address.partition(".")
+        if site != "attn._product" or not isinstance(product, Einsum):
+            continue
+        terms: list[Node] = [after.table[address]]
+        for name in head:
+            if name in product.summed and _size(product, name) != 1:
+                terms = [one for term in terms for one in (term.terms if isinstance(term, Add) else ())]
+        found |= {f"{where}.H{number}.out": term for number, term in enumerate(terms)}
+    return found
 
 
 SPLIT_PLACES = split_places("head")

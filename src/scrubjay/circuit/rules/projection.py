@@ -66,6 +66,33 @@ def project(basis: Node, axis: str = "model") -> Rule:
     )
 
 
+def estimate(by: Node) -> Rule:
+    """Return the rule x = e + (x - e), with `by` as the estimate e: a mean, what another run gives, a simpler circuit.
+
+    It keeps the value whatever the estimate. The two parts can be changed, or followed, apart.
+    """
+
+    def change(node: Node) -> Node | str:
+        if wrong := [axis for axis in by.axes if axis not in node.axes]:
+            return f"the estimate has the axes {', '.join(map(str, wrong))}, which the value lacks"
+        if not floating([node, by]):
+            return NOT_FLOATING
+        if by is node:
+            return "the estimate is the value itself"
+        return Add((by, Add((node, Multiply((Constant(-1), by))))))
+
+    return Rule(
+        "estimate",
+        "projection",
+        "a value is an estimate of it and what the estimate misses",
+        "x = e + (x - e)",
+        lambda: Map("tanh", (X,)),
+        change,
+        repeats=False,
+    )
+
+
+ESTIMATE = estimate(Weight("model", "mean", ((MODEL,),)))
 PROJECT = project(Weight("model", "U", ((MODEL,), (Axis("direction", 2),))))
 
-PROJECTION = (PROJECT,)
+PROJECTION = (PROJECT, ESTIMATE)

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Along, Einsum, Experts, Gather, Map, Multiply, Weight
+from scrubjay.circuit.ops import Add, Along, Einsum, Experts, Map, Multiply, Weight
 from scrubjay.circuit.rules.algebra import MODEL, V, X, Y
 from scrubjay.circuit.rules.distribution import spread_over
 from scrubjay.circuit.rules.facts import Where, predicate, reads_input
+from scrubjay.circuit.rules.following import Following, State, Terms
 from scrubjay.circuit.rules.linearity import image, linear_in
 from scrubjay.circuit.rules.rewriting import rewrite
 from scrubjay.circuit.rules.rule import Rule
+from scrubjay.circuit.rules.turning import is_projection
 
 MODEL_SCALE, MODEL_BIAS = Weight("model", "scale", ((MODEL,),)), Weight("model", "bias", ((MODEL,),))
 """Leaves of the examples."""
 
 
-Known = dict[Node, tuple[Node, ...]]
+Known = dict[State, Terms]
+"""Terms found before, with the same `stop`."""
 
 
 def sources(node: Node, stop: Where = (), known: Known | None = None) -> tuple[Node, ...]:
@@ -34,48 +37,16 @@ def sources(node: Node, stop: Where = (), known: Known | None = None) -> tuple[N
     >>> len(sources(Add((X, Add((Y, MODEL_BIAS))))))
     3
     """
-    stops = predicate(stop)
-    found: Known = {} if known is None else known
-    stack = [node]
-    while stack:
-        one = stack[-1]
-        if one in found:
-            stack.pop()
-            continue
-        below = [] if stops(one) else _entered(one)
-        waiting = [one.operands[place] for place in below if one.operands[place] not in found]
-        if waiting:
-            stack.extend(waiting)
-            continue
-        found[one] = _terms(one, below, found)
-        stack.pop()
-    return found[node]
-
-
-def _entered(node: Node) -> list[int]:
-    """Return the operands that are followed: the terms of a sum, what a linear function reads."""
-    if isinstance(node, Add):
-        return list(range(len(node.terms))) if reads_input(node) else []
-    if isinstance(node, Einsum | Experts | Gather):
-        return []
-    return [place for place in linear_in(node) if reads_input(node.operands[place])]
-
-
-def _terms(node: Node, below: list[int], found: dict[Node, tuple[Node, ...]]) -> tuple[Node, ...]:
-    if isinstance(node, Add) and below:
-        return tuple(term for place in below for term in found[node.operands[place]])
-    several = [place for place in below if len(found[node.operands[place]]) > 1]
-    if len(several) != 1:
-        return (node,)
-    made = spread_over(node, several[0], found[node.operands[several[0]]])
-    return (node,) if isinstance(made, str) else made.operands
+    following = Following(predicate(stop), known={} if known is None else known)
+    return tuple(following.terms(node).values())
 
 
 def by_source(operand: int | None = None, stop: Where = (), known: Known | None = None) -> Rule:
     """Return the rule that a contraction is the sum of what it reads from each source.
 
     Args:
-        operand: which factor is followed; the first that reads an input and has several sources when not given.
+        operand: which factor is followed: of queries with keys, say. Not given, it is a rule for linear maps (weights and one
+            value that reads an input), so that applied everywhere it splits what reads the stream and not what that makes.
         stop: values that count as sources (the stream before some layer, say): nodes, or a predicate.
         known: as for `sources`.
 
@@ -85,6 +56,8 @@ def by_source(operand: int | None = None, stop: Where = (), known: Known | None 
     def change(node: Node) -> Node | str:
         if not isinstance(node, Einsum | Experts):
             return f"it is for a contraction, which reads linearly, and this is {type(node).__name__}"
+        if operand is None and isinstance(node, Einsum) and not is_projection(node):
+            return "it is no linear map of one value by weights; say which operand is to be followed"
         places = [place for place in linear_in(node) if operand is None or place == operand]
         for place in places:
             if not reads_input(node.operands[place]):
@@ -105,11 +78,6 @@ def by_source(operand: int | None = None, stop: Where = (), known: Known | None 
     )
 
 
-def is_reader(node: Node) -> bool:
-    """Tell whether a node is a linear map: a contraction of weights with one value that reads an input."""
-    return isinstance(node, Einsum) and len(node.factors) > 1 and sum(map(reads_input, node.factors)) == 1
-
-
 def expand_residual(circuit: Circuit, where: Where | None = None, stop: Where = ()) -> Circuit:
     """Return the circuit with what linear maps read from the residual stream split by source.
 
@@ -122,7 +90,7 @@ def expand_residual(circuit: Circuit, where: Where | None = None, stop: Where = 
     number quadratic in the layers. Raises `CircuitError` where none reads a sum.
     """
     asked = predicate(where)
-    return rewrite(circuit, by_source(stop=stop, known={}), where=lambda node: is_reader(node) and asked(node))
+    return rewrite(circuit, by_source(stop=stop, known={}), where=lambda node: is_projection(node) and asked(node))
 
 
 def normed(value: Node) -> Node:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
@@ -34,7 +36,8 @@ def again(take: Take, source: Node, axis: str | None = None) -> Node:
     return Narrow(source, along, take.start, take.to, take.step)
 
 
-def _push(node: Node) -> Node | str:
+def _push(node: Node, first: Collection[str] = ()) -> Node | str:
+    """Return a choice of places made of the operands; choices along the axes `first` go below all others."""
     if not isinstance(node, Take):
         return expected("a choice of places (Index, Narrow)", node)
     special = _special(node)
@@ -43,12 +46,32 @@ def _push(node: Node) -> Node | str:
     inner = node.source
     if not inner.operands or isinstance(inner, Opaque):
         return f"{type(inner).__name__} is not looked into"
-    if isinstance(inner, Take) and _rank(inner) <= _rank(node):
+    if isinstance(inner, Take) and _rank(inner) <= _rank(node) and not (node.axis in first and inner.axis not in first):
         return "a choice of places along another axis stands below, and of two the one with the lesser name goes deeper"
     acting = inner.acts_along & {node.axis, *((node.to.name,) if isinstance(node, Narrow) else ())}
     if acting:
         return f"{type(inner).__name__} acts along {', '.join(sorted(acting))}"
     return inner.with_operands([again(node, one) if node.axis in one.axis_names else one for one in inner.operands])
+
+
+def push_index(axes: Collection[str] | None = None) -> Rule:
+    """Return the rule that one place of an axis is taken as deep as may be: of these axes (a head), or of any."""
+
+    def change(node: Node) -> Node | str:
+        if not isinstance(node, Index):
+            return expected("a choice of one place (Index)", node)
+        if axes is not None and node.axis not in axes:
+            return f"it takes a place of {node.axis!r}, and {', '.join(sorted(axes))} was asked for"
+        return _push(node, axes or ())
+
+    return Rule(
+        "push_index",
+        "taking",
+        "one place of an axis is taken of the operands, where the node does not act along the axis; stretches stay",
+        "f(a, b)[i] = f(a[i], b[i])",
+        lambda: Index(Map("tanh", (Add((X, Y)),)), "query", 2),
+        change,
+    )
 
 
 def _rank(node: Take) -> tuple[bool, str]:
@@ -198,6 +221,7 @@ PUSH_TAKE = Rule(
     "push_take", "taking", "one place or a stretch of an axis is taken of the operands, where the node does not act along the axis",
     "f(a, b)[i] = f(a[i], b[i])", lambda: Index(Map("tanh", (Add((X, Y)),)), "query", 2), _push,
 )  # fmt: skip
+PUSH_INDEX = push_index()
 COMPOSE_TAKES = Rule(
     "compose_takes", "taking", "places of a stretch, a repetition or a count are found at once", "x[a:][i] = x[a + i]",
     lambda: Index(Narrow(X, "model", 1, Axis("part", 3)), "part", 1), _compose,
@@ -207,4 +231,4 @@ WHOLE_STRETCH = Rule(
     lambda: Narrow(X, "model", 0, Axis("part", MODEL.size)), _whole,
 )  # fmt: skip
 
-TAKING = (PUSH_TAKE, COMPOSE_TAKES, WHOLE_STRETCH)
+TAKING = (PUSH_TAKE, PUSH_INDEX, COMPOSE_TAKES, WHOLE_STRETCH)

@@ -1,0 +1,15 @@
+"""Direct effects: what each source adds to a value, and what each layer's stream would say at the end."""
+
+from scrubjay.attribution.decomposition import Decomposition, decompose
+from scrubjay.attribution.effect import Attribution, direct_logit_attribution
+from scrubjay.attribution.lens import Lens, lens_logits, logit_lens
+
+__all__ = [
+    "Attribution",
+    "Decomposition",
+    "Lens",
+    "decompose",
+    "direct_logit_attribution",
+    "lens_logits",
+    "logit_lens",
+]
