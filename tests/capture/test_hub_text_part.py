@@ -160,8 +160,30 @@ def test_embeddings_that_do_not_fit_are_refused() -> None:
         sj.run(model, {"inputs_embeds": torch.zeros(1, 5, 31)})
 
 
-def test_a_model_without_text_is_refused() -> None:
+def test_a_model_without_text_reads_its_images() -> None:
     from transformers import CLIPVisionModel  # noqa: PLC0415
 
-    with pytest.raises(CaptureError, match="CLIPVisionModel takes no input_ids but pixel_values"):
-        sj.load(CLIPVisionModel(CLIPVisionConfig(**SEEN)).eval(), cache=None)
+    module = CLIPVisionModel(CLIPVisionConfig(**SEEN)).eval()
+    redraw(module, 0)
+    model = sj.load(module, cache=None)
+    image = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = module(pixel_values=image).last_hidden_state
+    assert model.heads == (2,)
+    assert torch.allclose(sj.run(model, {"pixel_values": image}).output, wanted, atol=1e-5)
+
+
+def test_a_model_of_sound_is_refused() -> None:
+    from transformers import Wav2Vec2Config, Wav2Vec2Model  # noqa: PLC0415
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {
+        "conv_dim": (8,),
+        "conv_kernel": (4,),
+        "conv_stride": (2,),
+        "num_feat_extract_layers": 1,
+        "num_conv_pos_embeddings": 4,
+    }
+    sizes |= {"num_conv_pos_embedding_groups": 2}
+    with pytest.raises(CaptureError, match="takes no input_ids but input_values"):
+        sj.load(Wav2Vec2Model(Wav2Vec2Config(**sizes)).eval(), cache=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_patching_everything_is_the_other_run() -> None:
 def test_causality_saves_positions_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     _, model = small_models.captured("gpt2")
     quick = sweep(model, task_of(), "L*.resid_pre", positions="each")
-    monkeypatch.setattr("scrubjay.interventions.sweep.is_causal", lambda _model: False)
+    monkeypatch.setattr(import_module("scrubjay.interventions.sweep"), "is_causal", lambda _model: False)
     slow = sweep(model, task_of(), "L*.resid_pre", positions="each")
     assert np.abs(quick.values - slow.values).max() < 1e-5
     assert quick.counts["variants"] == 18

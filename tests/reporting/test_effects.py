@@ -7,15 +7,13 @@ import scrubjay as sj
 import small_models
 from scrubjay.claims.task import Task
 from scrubjay.reporting.sections.effects import effects_section
+from scrubjay.viz import Figure
 
 
 def drawn(found: sj.Effects) -> str:
     section = effects_section(found)
-    return (
-        section.title
-        + section.finding
-        + "".join(f"{one.markup} {one.caption}" for one in section.body if not isinstance(one, str))
-    )  # type: ignore[union-attr]
+    figures = [one for one in section.body if isinstance(one, Figure)]
+    return section.title + section.finding + "".join(f"{one.markup} {one.caption}" for one in figures)
 
 
 def test_every_kind_of_table_is_drawn() -> None:

@@ -169,7 +169,7 @@ def test_every_value_has_one_line_and_every_link_leads_to_one(which: str) -> Non
     if which == "expanded":  # no two layers read as many terms, so none stands for another
         named = {node for address, node in circuit.table.items() if not is_note(address)}
         assert written == len([node for node in circuit.nodes if node not in small or node in named])
-        assert "\u2190 L1.attn.z at head 3" in markup
+        assert "\u2190 L1.H3.out" in markup
         assert len(markup.encode()) < 200 * written
 
 
