@@ -3,6 +3,7 @@
 rust_circuit                        Scrubjay                              test
 ----------------------------------  ------------------------------------  -------------------------------
 nest_einsums                        nest((0, 1))                          test_nest
+nest_adds, extract_add              nest_sum((0, 1))                      test_nest_sum
 einsum_flatten, add_flatten         FLATTEN_EINSUM, FLATTEN_ADD           test_flatten
 distribute_once                     distribute()                          test_distribute
 distribute(do_broadcasts)           distribute() until nothing changes    test_distribute_throughout
@@ -39,7 +40,7 @@ from scrubjay.circuit.rules import (
     split_heads,
     split_to_concat,
 )
-from scrubjay.circuit.rules.algebra import FLATTEN_ADD, FLATTEN_EINSUM, nest
+from scrubjay.circuit.rules.algebra import FLATTEN_ADD, FLATTEN_EINSUM, nest, nest_sum
 from scrubjay.circuit.rules.distribution import FACTOR, distribute
 from scrubjay.circuit.rules.joining import PULL_CONCAT
 from scrubjay.circuit.rules.places import split_places
@@ -68,6 +69,15 @@ def test_nest():
     assert made is Einsum((Einsum((A, B), ("j",)), MADE), ("k",))
     same(value(made, "i m", given=GIVEN), VALUES["a"] @ VALUES["b"] @ GIVEN["made"])
     same(value(applied(nest((1, 2)), node), "i m", given=GIVEN), VALUES["a"] @ VALUES["b"] @ GIVEN["made"])
+
+
+def test_nest_sum():
+    node = Add((A, C, C, A))
+    made = applied(nest_sum((1, 3)), node)
+    assert made is Add((A, Add((C, A)), C))
+    same(value(made), value(node))
+    assert rewritten(made, FLATTEN_ADD) is Add((A, C, A, C))
+    assert "not all" in nest_sum((0, 1)).why_not(Add((A, C)))
 
 
 def test_flatten():

@@ -237,6 +237,7 @@ MADE: dict[str, Callable[[Pool], Node]] = {
     "flatten_multiply": over(3, make=lambda p, a, b, c: Multiply((a, Multiply((b, c))))),
     "flatten_einsum": over(3, make=lambda p, a, b, c: p.einsum(p.einsum(a, b), c, p.einsum(a, c))),
     "nest_einsum": over(3, make=lambda p, a, b, c: p.einsum(a, b, c)),
+    "nest_sum": over(3, make=lambda _, a, b, c: Add((a, b, c))),
     "weights_first": lambda p: Einsum((W, Add((X, p.value(X))), W), ("model",)),
     "scalar_out": over(2, make=lambda p, a, b: p.einsum(Multiply((Constant(1.5), a)), Constant(2), b)),
     "scalar_in": over(2, make=lambda p, a, b: Multiply((Constant(1.5), p.einsum(a, b)))),

@@ -270,7 +270,7 @@ def parse(text: str, shape: ModelShape | None = None) -> Address:
         name, at, where = stripped.partition("@")
         if not name:
             raise AddressError(f"an address is missing{' before the @' if at else ''}{_EXAMPLES}")
-        address = _parse_name(name, shape)
+        address = _parse_name(name if shape is None else spelling.dotted(name, shape.modules), shape)
         return replace(address, position=_parse_position(where)) if at else address
     except AddressError as error:
         raise AddressError(f"{shorten(text)}: {error}") from None

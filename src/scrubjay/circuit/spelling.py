@@ -10,7 +10,7 @@ Source: hook names and their order in `TransformerBlock.forward` of TransformerL
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from scrubjay.errors import AddressError, near
 
@@ -208,6 +208,15 @@ def reads_as_module(name: str) -> bool:
     if "." not in name or first in ("", "ln_f", "logits"):
         return False
     return LAYER.fullmatch(first) is None and not is_foreign(name)
+
+
+def dotted(name: str, modules: Collection[str]) -> str:
+    """Return the name of what a spliced module leaves out with the dot in front of a module's; any other name as it is.
+
+    >>> dotted("L3.resid_post.error", {"L3.resid_post.error"}), dotted("L3.H7.z", {"L3.H7.z"})
+    ('.L3.resid_post.error', 'L3.H7.z')
+    """
+    return f".{name}" if name.endswith(".error") and name in modules else name
 
 
 def is_foreign(name: str) -> bool:

@@ -122,6 +122,42 @@ def nested(node: Einsum, chosen: Sequence[Node], places: Sequence[int]) -> Node 
     return Einsum(tuple(factors), tuple(sorted(late))) if late else product(factors)
 
 
+def nest_sum(first: Sequence[int] = (0, 1)) -> Rule:
+    """Return the rule that adds some terms (by place) first, as one node: a + b + c = (a + b) + c. `FLATTEN_ADD` undoes it.
+
+    >>> from scrubjay.circuit.rules.rule import applied
+    >>> applied(nest_sum((0, 2)), Add((X, Y, Constant(1.0)))) is Add((Add((X, Constant(1.0))), Y))
+    True
+    """
+    places = tuple(dict.fromkeys(first))
+
+    def change(node: Node) -> Node | str:
+        if not isinstance(node, Add):
+            return expected("a sum", node)
+        if not all(0 <= place < len(node.terms) for place in places) or not 1 < len(places) < len(node.terms):
+            return f"it has {len(node.terms)} terms, and those at {places} are to be several of them, not all"
+        if not floating(node.terms):
+            return NOT_FLOATING
+        inner = Add(tuple(node.terms[place] for place in places))
+        return Add(
+            tuple(
+                inner if place == min(places) else term
+                for place, term in enumerate(node.terms)
+                if place == min(places) or place not in places
+            )
+        )
+
+    return Rule(
+        "nest_sum",
+        "algebra",
+        f"add the terms {', '.join(map(str, places))} first",
+        "a + b + c = (a + b) + c",
+        lambda: Add((X, Y, Multiply((X, Y)))),
+        change,
+        repeats=False,
+    )
+
+
 def _weights_first(node: Node) -> Node | str:
     if not isinstance(node, Einsum):
         return expected("a contraction", node)
@@ -176,6 +212,7 @@ FLATTEN_EINSUM = Rule(
     lambda: Einsum((Einsum((X, V), ("model",)), W), ("d_head",)), _flatten_einsum,
 )  # fmt: skip
 NEST_EINSUM = nest()
+NEST_SUM = nest_sum()
 WEIGHTS_FIRST = Rule(
     "weights_first", "algebra", "the weights of a contraction are multiplied with each other first", "sum_st x V W = sum_s x (sum_t V W)",
     lambda: Einsum((X, V, W), ("d_head", "model")), _weights_first,
@@ -189,6 +226,6 @@ SCALAR_IN = Rule(
     lambda: Multiply((Constant(2.0), Einsum((X, V), ("model",)))), _scalar_in,
 )  # fmt: skip
 
-ALGEBRA = (FLATTEN_ADD, FLATTEN_MULTIPLY, FLATTEN_EINSUM, NEST_EINSUM, WEIGHTS_FIRST, SCALAR_OUT, SCALAR_IN)
+ALGEBRA = (FLATTEN_ADD, FLATTEN_MULTIPLY, FLATTEN_EINSUM, NEST_EINSUM, NEST_SUM, WEIGHTS_FIRST, SCALAR_OUT, SCALAR_IN)
 FLATTEN = (FLATTEN_ADD, FLATTEN_MULTIPLY, FLATTEN_EINSUM)
 """What makes sums and products as flat as they can be; values that several read are computed for each of them anew."""
