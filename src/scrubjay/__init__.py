@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from scrubjay.claims.data import Feature as Feature
     from scrubjay.claims.hypothesis import Hypothesis as Hypothesis
     from scrubjay.claims.task import Task as Task
+    from scrubjay.engine.cache import Cache as Cache
     from scrubjay.interventions import Effects as Effects
+    from scrubjay.interventions import Generated as Generated
+    from scrubjay.interventions import Gradients as Gradients
+    from scrubjay.interventions import Harvest as Harvest
     from scrubjay.interventions import Run as Run
     from scrubjay.interventions import add as add
     from scrubjay.interventions import apply as apply
     from scrubjay.interventions import edge_patch as edge_patch
     from scrubjay.interventions import edit as edit
+    from scrubjay.interventions import generate as generate
+    from scrubjay.interventions import harvest as harvest
+    from scrubjay.interventions import harvested as harvested
     from scrubjay.interventions import mean as mean
     from scrubjay.interventions import pair as pair
     from scrubjay.interventions import patch as patch
@@ -39,6 +46,8 @@ if TYPE_CHECKING:
     from scrubjay.interventions import splice as splice
     from scrubjay.interventions import sweep as sweep
     from scrubjay.interventions import zero as zero
+    from scrubjay.interventions.plan import Plan as Plan
+    from scrubjay.interventions.plan import plan as plan
     from scrubjay.matrices import Factored as Factored
     from scrubjay.matrices import composition as composition
     from scrubjay.matrices import weights as weights
@@ -51,45 +60,29 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    **dict.fromkeys(
-        ("Attribution", "Decomposition", "Lens", "decompose", "direct_logit_attribution", "lens_logits", "logit_lens"),
-        "scrubjay.attribution",
+_NAMES = {
+    "scrubjay.attribution": "Attribution Decomposition Lens decompose direct_logit_attribution lens_logits logit_lens",
+    "scrubjay.capture.model": "Model",
+    "scrubjay.capture.saved": "save",
+    "scrubjay.claims.data": "Dataset Feature",
+    "scrubjay.claims.hypothesis": "Hypothesis",
+    "scrubjay.claims.task": "Task",
+    "scrubjay.engine.cache": "Cache",
+    "scrubjay.interventions": (
+        "Effects Generated Gradients Harvest Run add apply edge_patch edit generate harvest harvested mean "
+        "pair patch path_patch project_out replace resample run splice sweep zero"
     ),
-    "Model": "scrubjay.capture.model",
-    "save": "scrubjay.capture.saved",
-    "Dataset": "scrubjay.claims.data",
-    "Feature": "scrubjay.claims.data",
-    "Hypothesis": "scrubjay.claims.hypothesis",
-    "Task": "scrubjay.claims.task",
-    **dict.fromkeys(
-        (
-            *(
-                "Effects",
-                "Run",
-                "add",
-                "apply",
-                "edge_patch",
-                "edit",
-                "mean",
-                "pair",
-                "patch",
-                "path_patch",
-                "project_out",
-                "replace",
-            ),
-            *("resample", "run", "splice", "sweep", "zero"),
-        ),
-        "scrubjay.interventions",
-    ),
-    **dict.fromkeys(("Factored", "composition", "weights"), "scrubjay.matrices"),
-    "report": "scrubjay.reporting",
-    "draw": "scrubjay.reporting.circuits",
-    "ScrubResult": "scrubjay.scrubbing",
-    "scrub": "scrubjay.scrubbing",
-    "task": "scrubjay.tasks",
-    "load": "scrubjay.zoo.load",
+    "scrubjay.interventions.plan": "Plan plan",
+    "scrubjay.matrices": "Factored composition weights",
+    "scrubjay.reporting": "report",
+    "scrubjay.reporting.circuits": "draw",
+    "scrubjay.scrubbing": "ScrubResult scrub",
+    "scrubjay.tasks": "task",
+    "scrubjay.zoo.load": "load",
 }
+"""Where each public name is found."""
+
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 _MODULES = {
     "errors": "scrubjay.errors",
@@ -102,10 +95,10 @@ _MODULES = {
 }
 
 __all__ = [
-    "Attribution", "Dataset", "Decomposition", "Effects", "Factored", "Feature", "Hypothesis", "Lens", "Model", "Run", "ScrubResult", "Task", "add",
-    "apply", "composition", "decompose", "direct_logit_attribution", "draw", "edge_patch", "edit", "lens_logits", "load", "logit_lens", "mean",
-    "pair", "patch", "path_patch", "project_out", "replace", "report", "resample", "run", "save", "scrub", "splice", "sweep", "task", "weights",
-    "zero",
+    "Attribution", "Cache", "Dataset", "Decomposition", "Effects", "Factored", "Feature", "Generated", "Gradients", "Harvest", "Hypothesis", "Lens",
+    "Model", "Plan", "Run", "ScrubResult", "Task", "add", "apply", "composition", "decompose", "direct_logit_attribution", "draw", "edge_patch",
+    "edit", "generate", "harvest", "harvested", "lens_logits", "load", "logit_lens", "mean", "pair", "patch", "path_patch", "plan", "project_out",
+    "replace", "report", "resample", "run", "save", "scrub", "splice", "sweep", "task", "weights", "zero",
 ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_a_circuit_does_not_differ_from_itself(example: Example) -> None:
     circuit = example.circuit
     again = Circuit(dict(circuit.roots), dict(circuit.table), dict(circuit.removed), circuit.history)
     assert diff(circuit, again) == Difference()
-    assert str(diff(circuit, again)) == "no difference"
+    assert str(diff(circuit, again)).startswith("no difference")
 
 
 @given(circuits(), circuits())
@@ -77,7 +77,7 @@ def test_circuits_that_differ_are_told_apart(one: Example, two: Example) -> None
     if a.table != b.table:
         assert found
     json.dumps(found.to_dict(), allow_nan=False)
-    assert (str(found) == "no difference") == (not found)
+    assert str(found).startswith("no difference") == (not found)
 
 
 @given(circuits())

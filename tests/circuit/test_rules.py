@@ -442,7 +442,7 @@ def test_renaming_keeps_the_order_that_a_place_counts_in(op: str) -> None:
     """A place along two axes counts the first as the outer one, whatever they are called."""
     node = Along(op, PLAIN, ("query", "model"))
     made = rename_axes([node], {"query": "z"})[node]
-    old, new = values([node, made], drawn(0), weights())
+    ((old,), (new,)) = (values([one], drawn(0), weights()) for one in (node, made))
     assert (old == new).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import families
 import scrubjay as sj
 from scrubjay.capture.model import Model
+from scrubjay.circuit.rules import split_heads
 from scrubjay.errors import AddressError, CircuitError, InputError
 from scrubjay.matrices import chance, composition, copying, product, weights
 from small_models import build
@@ -124,3 +126,71 @@ def test_what_cannot_be_asked_is_refused(gpt2: Model) -> None:
     with pytest.raises(CircuitError, match=r"no map from token to token"):
         copying(loaded(build("bert")))
     assert weights(gpt2, "W_E") is not None
+
+
+POST = {
+    "gemma2": "post_attention_layernorm",
+    "glm4": "post_self_attn_layernorm",
+    "olmo2": "post_attention_layernorm",
+}
+
+
+@pytest.mark.parametrize("kind", list(POST))
+def test_fold_takes_in_the_norm_after_attention(kind: str) -> None:
+    module = families.build(kind)
+    model = loaded(module)
+    own = getattr(module.model.layers[0], POST[kind]).weight.detach().double() + (kind == "gemma2")
+    read = dense(model, "L0.H1.OV", fold=False)
+    bare = weights(model, "L0.H1.W_V", fold=kind != "olmo2").as_tensor() @ weights(model, "L0.H1.W_O").as_tensor()
+    wanted = bare * own
+    torch.testing.assert_close(dense(model, "L0.H1.OV", fold=True), wanted, atol=1e-10, rtol=1e-8)
+    assert (read - wanted).abs().max() > 0.01
+    ends = weights(model, "W_E").as_tensor(), weights(model, "W_U", fold=True).as_tensor()
+    values = torch.linalg.eigvals(ends[0] @ wanted @ ends[1])
+    found = copying(model, fold=True)
+    assert found["L0.H1"] == pytest.approx(float(values.real.sum() / values.abs().sum()), abs=1e-8)
+    assert any("folded into what is written" in note for note in found.notes)
+    norm = torch.linalg.matrix_norm
+    scores = composition(model, fold=True, samples=2)
+    qk = dense(model, "L1.H3.QK", fold=True)
+    assert scores["L0.H1", "L1.H3", "K"].score == pytest.approx(float(norm(wanted @ qk.T) / norm(wanted) / norm(qk)), rel=1e-8)  # fmt: skip
+    for left in (composition(model, samples=2), copying(model)):
+        assert any("own weights are left out: fold=True" in note for note in left.notes)
+
+
+def test_norms_between_sums_are_told() -> None:
+    assert any("norm after each sum" in note for note in composition(loaded(build("bert")), samples=2).notes)
+
+
+def test_no_tensor_that_wants_gradients_is_left() -> None:
+    model = sj.load(families.build("olmo2"), name="model", cache=None)
+    assert not composition(model, samples=2).scores.as_tensor().requires_grad
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_split_heads_have_the_same_weights(kind: str) -> None:
+    model = small(kind)
+    split = replace(model, circuit=split_heads(model.circuit))
+    for name in ("L0.H1.W_O", "L1.attn.W_O", "L*.H*.OV", "L0.attn.b_O"):
+        torch.testing.assert_close(
+            weights(split, name).as_tensor(), weights(model, name).as_tensor(), atol=1e-12, rtol=0
+        )
+    same = composition(split, samples=2).scores.as_tensor()
+    torch.testing.assert_close(same, composition(model, samples=2).scores.as_tensor(), equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_changed_head_keeps_its_weight_and_composes_with_none(kind: str) -> None:
+    model = small(kind)
+    for edit in (sj.edit(model, sj.zero("L0.H1.out")), sj.edit(model, sj.apply("L0.H1.out", lambda x: x * 2))):
+        for name in ("L0.H1.W_O", "L0.H3.W_O", "L0.attn.b_O"):
+            assert torch.equal(weights(edit, name).as_tensor(), weights(model, name).as_tensor())
+        torch.testing.assert_close(dense(edit, "L0.H2.OV"), dense(model, "L0.H2.OV"))
+        with pytest.raises(CircuitError, match=r"L0.H1.out was replaced by an intervention"):
+            product(edit, "L0.H*.OV")
+        found = composition(edit, samples=2)
+        assert "L0.H1" not in found.heads
+        assert found.notes[0].startswith("L0.H1 is left out")
+        assert found["L0.H2", "L1.H3", "K"].score == pytest.approx(
+            composition(model, samples=2)["L0.H2", "L1.H3", "K"].score
+        )

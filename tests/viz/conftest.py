@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from glob import escape
@@ -56,7 +57,8 @@ def _circuit(words: str) -> Circuit:
     ids = Input(words, (BATCH, mine))
     weight = Weight(f"from {words}", f"weight {words}", ((mine,), (MODEL,)))
     read = Einsum((ids, weight), (mine.name,))
-    kept = Opaque(f"kept {words}", (read,), (((BATCH,), (MODEL,)),), f"with {words}", 1, ((BATCH,), (MODEL,)))
+    call = json.dumps([[{"operand": 0}], {f"with {words}": 1}])
+    kept = Opaque("aten.sort.default", (read,), (((BATCH,), (MODEL,)),), call, 1, ((BATCH,), (MODEL,)))
     many = Add(
         (
             read,

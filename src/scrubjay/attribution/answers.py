@@ -12,6 +12,7 @@ import torch
 from scrubjay.capture.model import Model
 from scrubjay.circuit.node import Node
 from scrubjay.errors import InputError
+from scrubjay.interventions.pair import check_read
 
 
 def logits_node(model: Model, asked: str) -> Node:
@@ -55,6 +56,9 @@ def token_ids(model: Model, given: Any, rows: int, size: int, what: str = "answe
     if not alone and len(each) != rows:
         raise InputError(f"{len(each)} {what} were given for {rows} rows: give one for all rows, or one for each row")
     known = {text: _token_of(model, text) for text in dict.fromkeys(one for one in each if isinstance(one, str))}
+    for text, found in known.items():
+        if not isinstance(found, list):
+            check_read(model, text, found, what)
     if several := {text: found for text, found in known.items() if isinstance(found, list)}:
         raise InputError(_several(model, several, what))
     ids: list[int] = []

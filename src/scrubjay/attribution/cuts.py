@@ -11,10 +11,10 @@ from scrubjay.capture.model import Model
 from scrubjay.circuit.address import parse
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import is_note
-from scrubjay.circuit.graph import above, topological
+from scrubjay.circuit.graph import above, substitute, topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Constant, Einsum, Iota, Map
-from scrubjay.circuit.rules.facts import contraction, reads_input, relabelled
+from scrubjay.circuit.ops import Constant, Custom, Einsum, Input, Iota, Map
+from scrubjay.circuit.rules.facts import contraction, floating, reads_input, relabelled
 from scrubjay.errors import InputError
 
 BY = ("layers", "components", "heads", "neurons", "experts")
@@ -55,7 +55,10 @@ def cuts_of(
                 groups[found[0]] = found[1]
             if write not in table or not _is_split(model, layer, write, by):
                 continue
-            if found is None:
+            if found is None and (apart := _apart(model, layer, write)):
+                whole.pop(table[write], None)
+                whole |= apart
+            elif found is None:
                 notes.append(f"{write} is one source: its parts cannot be told apart")
             else:
                 whole.pop(table[write], None)
@@ -67,7 +70,29 @@ def cuts_of(
     groups = {node: group for node, group in groups.items() if node not in whole}
     sites, modules = _names(model)
     wide = model.dtype is torch.float64
-    return Cuts(whole, groups, _content(model, site), _held(model), sites, modules, _norms(model), wide), tuple(notes)
+    made = Cuts(whole, groups, _content(model, site), _held(model), sites, modules, _norms(model), wide, _like(site))
+    return made, tuple(notes)
+
+
+def _apart(model: Model, layer: int, write: str) -> dict[Node, str]:
+    """Return the heads of a layer where each has a term of its own; none where one has not, or what is written is no sum of them."""
+    table, heads = model.circuit.table, model.anatomy.layers[layer].heads
+    names = [f"L{layer}.H{head}.out" for head in range(heads)]
+    if not write.endswith("attn.out") or any(name not in table for name in names):
+        return {}
+    below = set(topological([table[write]]))
+    return {table[name]: name for name in names} if all(table[name] in below for name in names) else {}
+
+
+def _like(site: Node) -> dict[Node, Node]:
+    """Return what stands for the nodes above the results of Python functions, which are of the kind of what they replaced."""
+    made = {
+        node: Input(f"_custom{n}", node.axes, "model")
+        for n, node in enumerate(topological([site]))
+        if isinstance(node, Custom)
+    }
+    stand: dict[Node, Node] = {node: one for node, one in made.items() if floating([node.operands[0]])}
+    return {node: one for node, one in substitute([site], stand).items() if node is not one} if stand else {}
 
 
 def _whole(model: Model) -> dict[Node, str]:

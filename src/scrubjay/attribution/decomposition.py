@@ -23,6 +23,7 @@ from scrubjay.engine.array import Array
 from scrubjay.engine.compute import compute
 from scrubjay.engine.context import Context
 from scrubjay.engine.evaluate import Evaluated, input_sizes
+from scrubjay.engine.progress import progress_after
 from scrubjay.errors import InputError, near
 from scrubjay.interventions.inputs import lengths, padding, prepare
 
@@ -67,11 +68,7 @@ class Decomposition:
 
     def __getitem__(self, name: str) -> Array:
         """Return what the source of that name adds, or the sum over all whose names fit a pattern (`L0.H*.out`)."""
-        found = [number for number, one in enumerate(self.sources) if fnmatchcase(one, name)]
-        if not found:
-            raise InputError(
-                f"{self.site} has no source {name!r}{near(name, self.sources)}; sources: {_few(self.sources)}"
-            )
+        found = fitting(name, self.sources, self.site)
         return Array(self.values.as_tensor()[found].sum(0), self.values.names[1:])
 
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Decomposition:
@@ -97,6 +94,16 @@ class Decomposition:
         """Say the site, the number of sources and how well they add up."""
         held = f"; {'; '.join(self.notes)}" if self.notes else ""
         return f"<Decomposition of {self.site}: {len(self.sources)} sources by {self.by}, {self.values!r}, adds up to {self.error:.1e}{held}>"
+
+
+def fitting(name: str, sources: Sequence[str], what: str) -> list[int]:
+    """Return the places of the sources whose names fit a name or pattern; raise `InputError` where there are none."""
+    if not isinstance(name, str):
+        raise InputError(f"{name!r} is no name of a source of {what}: {_few(sources)}")
+    found = [number for number, one in enumerate(sources) if fnmatchcase(one, name)]
+    if not found:
+        raise InputError(f"{what} has no source {name!r}{near(name, sources)}; sources: {_few(sources)}")
+    return found
 
 
 def _few(names: Sequence[str], most: int = 12) -> str:
@@ -236,7 +243,8 @@ def evaluated(model: Model, sum_of: Terms, inputs: Mapping[str, torch.Tensor]) -
     """Return the values of a sum and its pieces."""
     nodes = list(dict.fromkeys([sum_of.site, *(piece.node for piece in sum_of.pieces.values())]))
     sizes = input_sizes(list(model.circuit.inputs.values()), inputs)
-    return compute(nodes, inputs, model.stores, dtype=model.dtype, device=model.device, sizes=sizes)
+    with progress_after(2.0, f"taking apart a value of {model.name}") as bar:
+        return compute(nodes, inputs, model.stores, dtype=model.dtype, device=model.device, sizes=sizes, progress=bar)
 
 
 def collected(sum_of: Terms, done: Evaluated) -> tuple[tuple[str, ...], Array, Array]:

@@ -16,7 +16,7 @@ import torch
 
 from scrubjay.attribution.answers import logits_node, spelled, token_ids, vocabulary_of
 from scrubjay.attribution.cuts import check_by, cuts_of
-from scrubjay.attribution.decomposition import check_position, check_sum, collected, opened, position_index
+from scrubjay.attribution.decomposition import check_position, check_sum, collected, fitting, opened, position_index
 from scrubjay.attribution.linear import At, Terms, terms
 from scrubjay.attribution.slope import settled
 from scrubjay.capture.model import Model
@@ -24,7 +24,8 @@ from scrubjay.circuit.address import Address, Position
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Constant, Input, Map, Multiply
-from scrubjay.errors import InputError, near
+from scrubjay.engine.progress import progress_after
+from scrubjay.errors import InputError
 from scrubjay.interventions.inputs import prepare
 
 ANSWERS = "_answers"
@@ -71,12 +72,8 @@ class Attribution:
         return float(np.abs(self.values.sum(1) - self.total).max())
 
     def __getitem__(self, source: str) -> np.ndarray:
-        """Return what one source adds in each row, shape (row,)."""
-        if source not in self.sources:
-            raise InputError(
-                f"there is no source {source!r}{near(source, self.sources)}; there are {len(self.sources)}"
-            )
-        return self.values[:, self.sources.index(source)]
+        """Return what the source of that name adds in each row, shape (row,); a pattern (`L1.H*.out`) is the sum over all that fit."""
+        return self.values[:, fitting(source, self.sources, self.name)].sum(1)
 
     def top(self, k: int = 10) -> tuple[tuple[str, float, float], ...]:
         """Return the k sources with the largest mean in size: name, mean, standard error."""
@@ -170,6 +167,10 @@ def direct_logit_attribution(
     no linear function of a normed stream.
     """
     check_by(by)
+    if isinstance(position, bool) or not isinstance(position, int | np.integer):
+        raise InputError(
+            f"position is {position!r}: give one number, counted over real tokens (-1 is the last); for several, ask once for each"
+        )
     tensors = prepare(model, inputs)
     model.require("exact", inputs=tensors)
     logits = logits_node(model, "direct logit attribution")
@@ -200,7 +201,8 @@ def _contrasts(
     model: Model, sum_of: Terms, given: Mapping[str, torch.Tensor]
 ) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor, torch.dtype]:
     """Return names, the value of each source (source, row) and the whole (row,), of the answer less the wrong one, and its type."""
-    names, values, whole = collected(*settled(model, sum_of, given))
+    with progress_after(2.0, f"attributing logits of {model.name}") as bar:
+        names, values, whole = collected(*settled(model, sum_of, given, bar))
     order = ("batch", "answer")
     stacked = values.dense(("source", *order)).to(torch.float64).cpu()
     total = whole.dense(order).to(torch.float64).cpu()

@@ -21,6 +21,7 @@ from scrubjay.circuit.ops import Input
 from scrubjay.engine.array import Array
 from scrubjay.engine.compute import compute
 from scrubjay.engine.evaluate import input_sizes
+from scrubjay.engine.progress import progress_after
 from scrubjay.errors import InputError
 from scrubjay.interventions.inputs import padding, prepare
 
@@ -118,7 +119,7 @@ class Lens:
 def logit_lens(
     model: Model,
     inputs: Any,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | int | None = None,
     top_k: int = 5,
     answers: Any = None,
     *,
@@ -129,7 +130,7 @@ def logit_lens(
     Args:
         model: a model whose result is logits.
         inputs: anything `sj.run` reads.
-        layers: which layers, negative from the last; all when not given.
+        layers: which layer or layers, negative from the last; all when not given.
         top_k: how many tokens at each place and position.
         answers: a token id or text for all rows, or one for each row; or a tensor (row, answer) of ids.
         sites: of each layer: `resid_pre`, `resid_mid`, `resid_post`, or `attn.out`, `mlp.out` for what was written alone.
@@ -145,27 +146,25 @@ def logit_lens(
     if not 1 <= top_k <= size:
         raise InputError(f"top_k is {top_k}; {model.name} has {size} tokens, so give 1..{size}")
     wanted = _answers(model, answers, rows, size)
-    places = _places(model, layers, [sites] if isinstance(sites, str) else sites)
+    places = _places(
+        model, [layers] if isinstance(layers, int) else layers, [sites] if isinstance(sites, str) else sites
+    )
     last, stream = _last(model)
     nodes = {place: model.circuit.table[place] for place in places}
     sizes = input_sizes(list(model.circuit.inputs.values()), tensors)
     done = compute(
-        list(dict.fromkeys(nodes.values())),
-        tensors,
-        model.stores,
-        dtype=model.dtype,
-        device=model.device,
-        sizes=sizes,
-        across=False,
-    )
+        list(dict.fromkeys(nodes.values())), tensors, model.stores, dtype=model.dtype, device=model.device, sizes=sizes, across=False,
+    )  # fmt: skip
     head = _Head(model, last, stream, logits, vocab)
     columns = next(iter(done.values.values())).dense(("batch", "query", "model")).shape[1]
     reader = _Reader(rows, columns if "query" in logits.axis_names else 1, top_k, wanted, len(places))
     most = 0
-    for number, node in enumerate(nodes.values()):
-        for part, found in head.chunks(done[node], tensors, size):
-            most = max(most, found.numel())
-            reader.take(number, part, found)
+    with progress_after(2.0, f"logit lens of {model.name}") as bar:
+        for number, node in enumerate(nodes.values()):
+            bar(number, len(nodes))
+            for part, found in head.chunks(done[node], tensors, size):
+                most = max(most, found.numel())
+                reader.take(number, part, found)
     real = padding(tensors)
     read = next((tensors[name] for name in ("decoder_input_ids", "input_ids") if name in tensors), None)
     shown = real.cpu().numpy() if real is not None and "query" in logits.axis_names else np.ones((rows, 1), dtype=bool)
@@ -213,6 +212,8 @@ def _last(model: Model) -> tuple[str, Node]:
 def _places(model: Model, layers: Sequence[int] | None, sites: Sequence[str]) -> tuple[str, ...]:
     """Return the addresses that are read, layer by layer."""
     for one in layers or ():
+        if isinstance(one, bool) or not isinstance(one, int | np.integer):
+            raise InputError(f"layer {one!r} was asked for; give numbers, as in layers=[0, -1]")
         if not -model.layers <= one < model.layers:
             raise InputError(f"layer {one} was asked for; {model.name} has layers 0..{model.layers - 1}")
     if wrong := [site for site in sites if site not in SITES]:

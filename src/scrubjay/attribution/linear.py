@@ -7,7 +7,7 @@ the same data is held at its value if it is the scale of a norm, an attention pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
@@ -80,6 +80,7 @@ class Cuts:
         sites: addresses of nodes, which biases are called after (`L0.attn.out`). modules: paths of modules of those without.
         norms: normalised values, with the norm's name.
         wide: sources of a narrower floating type are made the model's own.
+        like: for nodes above a Python function's result, a node of the kind they have if that result is floating, as what it replaced.
     """
 
     whole: Mapping[Node, str]
@@ -90,6 +91,11 @@ class Cuts:
     modules: Mapping[Node, str] = field(default_factory=dict[Node, str])
     norms: Mapping[Node, str] = field(default_factory=dict[Node, str])
     wide: bool = False
+    like: Mapping[Node, Node] = field(default_factory=dict[Node, Node])
+
+    def floating(self, nodes: Iterable[Node]) -> bool:
+        """Tell whether all are floating values, or bare numbers."""
+        return floating(self.like.get(node, node) for node in nodes)
 
     def name(self, node: Node) -> str | None:
         """Return the address of a node, or else the path of a module that gives it."""
@@ -153,14 +159,14 @@ def followed(node: Node, cuts: Cuts) -> tuple[int, ...] | str:
     if node not in cuts.content:
         return "it does not depend on what is embedded"
     if isinstance(node, Add | Concat):
-        return tuple(range(len(node.operands))) if floating(node.operands) else "it is no sum of floating values"
+        return tuple(range(len(node.operands))) if cuts.floating(node.operands) else "it is no sum of floating values"
     if isinstance(node, Map) and node.op == "where" and node.inputs[0] not in cuts.content:
         return (1, 2)
     moving = [place for place, one in enumerate(node.operands) if one in cuts.content]
     free = [place for place in moving if not is_held(node.operands[place], cuts)]
     grouped = [place for place in free if node.operands[place] in cuts.groups]
     free = grouped if len(grouped) == 1 else free
-    linear = _linear_places(node)
+    linear = _linear_places(cuts.like.get(node, node))
     if len(free) > 1 and all(place in linear for place in free):
         return f"it is a product of {len(free)} values that both read the stream ({_called(node, free, cuts)})"
     if len(free) != 1 or free[0] not in linear:

@@ -21,10 +21,13 @@ from scrubjay.circuit.rules.facts import contraction
 from scrubjay.engine.array import Array
 from scrubjay.engine.compute import compute
 from scrubjay.engine.evaluate import Evaluated, evaluate, input_sizes
+from scrubjay.engine.progress import Progress
 
 
-def settled(model: Model, sum_of: Terms, given: Mapping[str, torch.Tensor]) -> tuple[Terms, Evaluated]:
-    """Return a sum whose pieces are all nodes of their own, and the values of those and of the site."""
+def settled(
+    model: Model, sum_of: Terms, given: Mapping[str, torch.Tensor], progress: Progress | None = None
+) -> tuple[Terms, Evaluated]:
+    """Return a sum whose pieces are all nodes of their own, and the values of those and of the site; `progress` is told of the run."""
     sizes = input_sizes(list(model.circuit.inputs.values()), given)
     standing = {key: piece for key, piece in sum_of.pieces.items() if piece.written is not None}
     plain = [piece.node for key, piece in sum_of.pieces.items() if key not in standing]
@@ -32,7 +35,7 @@ def settled(model: Model, sum_of: Terms, given: Mapping[str, torch.Tensor]) -> t
     still = list(dict.fromkeys(node for function in functions for node in _beside(function)))
     read = [factor for piece in standing.values() for factor in _factors(piece) if not isinstance(factor, Weight)]
     first = list(dict.fromkeys([sum_of.site, *plain, *still, *read]))
-    done = compute(first, given, model.stores, dtype=model.dtype, device=model.device, sizes=sizes)
+    done = compute(first, given, model.stores, dtype=model.dtype, device=model.device, sizes=sizes, progress=progress)
     slopes = {function: _slope(model, function, sum_of.site, given, sizes, done.values) for function in functions}
     names = {function: f"_slope.{number}" for number, function in enumerate(functions)}
     pieces = {

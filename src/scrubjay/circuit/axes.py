@@ -63,7 +63,7 @@ class Axis(NamedTuple):
 def in_order(axes: Iterable[Axis]) -> tuple[Axis, ...]:
     """Return the axes once each, in the glossary's order and then by name.
 
-    Raises `CircuitError` when one name comes with two sizes.
+    Raises `CircuitError` when one name comes with two sizes, and for a size that is neither an integer from 0 on nor a text.
 
     >>> [axis.name for axis in in_order([Axis("model", 4), Axis("batch", "batch"), Axis("model", 4)])]
     ['batch', 'model']
@@ -76,6 +76,10 @@ def in_order(axes: Iterable[Axis]) -> tuple[Axis, ...]:
                 f"axis {axis.name!r} would have two sizes at once, {known.size} and {axis.size}: "
                 "rename one of them with Relabel first"
             )
+    for axis in found.values():
+        size = axis.size
+        if not (size >= 0 if type(size) is int else type(size) is str):
+            raise CircuitError(f"axis {axis.name!r} has the size {size!r}; a size is an integer from 0 on, or a text")
     return tuple([found[name] for name in sorted(found, key=_RANK.__getitem__)])
 
 

@@ -6,7 +6,7 @@ some rewrite can still be read, and remembers that rewrite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -30,12 +30,24 @@ def layout_note(result: str) -> str:
     return f"_out.{result}"
 
 
+def unique_inputs(nodes: Iterable[Node]) -> dict[str, Input]:
+    """Return the inputs among nodes by name; raise `CircuitError` where two of them have one name."""
+    found: dict[str, Input] = {}
+    for node in nodes:
+        if isinstance(node, Input) and found.setdefault(node.name, node) is not node:
+            raise CircuitError(
+                f"two inputs are called {node.name!r}, {found[node.name]!r} and {node!r}: rename one of them"
+            )
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """Named results (`roots`) and named places (`table`: address text -> node) of one expression graph.
 
     `removed` maps an address that results depended on until a rewrite cut it off to the name of that rewrite: its value can
-    still be read, and a change of it would change nothing. `history` lists the rewrites.
+    still be read, and a change of it would change nothing. It has the addresses too that a rewrite has led readers around
+    (`is_bypassed`): a change would reach only some of what it did. `history` lists the rewrites.
     """
 
     roots: Mapping[str, Node]
@@ -65,14 +77,25 @@ class Circuit:
 
     @cached_property
     def inputs(self) -> Mapping[str, Input]:
-        """The inputs by name, those included that only a place of the table reads (where an edit has cut it off)."""
+        """The inputs by name, those included that only a place of the table reads (where an edit has cut it off).
+
+        Raises `CircuitError` where two inputs have one name: a run could not tell which of them is given.
+        """
         everything = topological([*self.roots.values(), *self.table.values()])
-        return {node.name: node for node in everything if isinstance(node, Input)}
+        return unique_inputs(everything)
 
     @cached_property
     def weights(self) -> Mapping[str, Weight]:
         """The stored tensors by name."""
         return {node.name: node for node in self.nodes if isinstance(node, Weight)}
+
+    @cached_property
+    def _read(self) -> frozenset[Node]:
+        return frozenset(self.nodes)
+
+    def is_bypassed(self, address: str) -> bool:
+        """Tell whether some rewrite led readers around an address that results still depend on; a change there is refused."""
+        return address in self.removed and self.table.get(address) in self._read
 
     def rewrite(self, changes: Mapping[Node, Node], name: str) -> Circuit:
         """Return the circuit with each key of `changes` replaced by its value everywhere; `name` goes into the history."""
@@ -83,18 +106,7 @@ class Circuit:
             {address: made[node] for address, node in self.table.items()},
             history=(*self.history, name),
         )
-        return replace(new, removed=self._cut_off(new, name))
-
-    def _cut_off(self, new: Circuit, name: str) -> dict[str, str]:
-        """Return the addresses that a new circuit's results do not depend on, and those of this one or an earlier one did."""
-        before, after = set(self.nodes), set(new.nodes)
-        gone = [address for address, node in new.table.items() if node not in after and not is_note(address)]
-        cut = {
-            address: self.removed.get(address, name)
-            for address in gone
-            if address in self.removed or self.table[address] in before
-        }
-        return {**{address: old for address, old in self.removed.items() if address not in new.table}, **cut}
+        return replace(new, removed=removed_by(self, new))
 
     def layout(self, result: str) -> tuple[str | None, ...]:
         """Return the axis of each dimension of a result as the captured module gives it; `None` is a dimension of size 1."""
@@ -148,6 +160,24 @@ class Circuit:
     def __repr__(self) -> str:
         """Say the size in one line."""
         return f"<Circuit {', '.join(self.roots)}: {len(self.nodes)} nodes, {len(self.table)} addresses>"
+
+
+def removed_by(before: Circuit, after: Circuit, bypassed: Collection[str] = ()) -> dict[str, str]:
+    """Return the `removed` of a circuit that a rewrite, the last of its history, made of another.
+
+    These are the addresses that results do not depend on any more, those that the rewrite led readers around (`bypassed`), and
+    those of either kind from before.
+    """
+    read, now, name = set(before.nodes), set(after.nodes), after.history[-1]
+    found = {address: by for address, by in before.removed.items() if address not in after.table}
+    for address, node in after.table.items():
+        if node not in now:
+            gone = not is_note(address) and (address in before.removed or before.table[address] in read)
+        else:
+            gone = address in bypassed or before.is_bypassed(address)
+        if gone:
+            found[address] = before.removed.get(address, name)
+    return found
 
 
 def _replace_everywhere(circuit: Circuit, changes: Mapping[Node, Node]) -> Circuit:

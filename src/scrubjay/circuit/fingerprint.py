@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import Any, cast
 
 from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import topological
+from scrubjay.circuit.graph import need_circuit, topological
 from scrubjay.circuit.node import Node
 from scrubjay.errors import CircuitError
 
@@ -29,6 +29,7 @@ def fingerprint(circuit: Circuit) -> str:
     >>> one == other, one == fingerprint(Circuit({"output": Constant(1)}))
     (False, True)
     """
+    need_circuit(circuit)
     digests: dict[Node, str] = {}
     for node in topological([*circuit.roots.values(), *circuit.table.values()]):
         values = [_without_nodes(getattr(node, item.name), digests) for item in fields(cast("Any", node))]

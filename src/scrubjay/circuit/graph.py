@@ -10,6 +10,16 @@ from scrubjay.circuit.node import Node
 from scrubjay.errors import CircuitError
 
 
+def need_circuit(given: object) -> None:
+    """Raise `CircuitError` where something else is given for a circuit: a model, say, which has one."""
+    if hasattr(given, "roots"):
+        return
+    kind = type(given).__name__
+    if hasattr(given, "circuit"):
+        raise CircuitError(f"this is a {kind}, and a circuit was asked for: give its own, model.circuit")
+    raise CircuitError(f"this is a {kind}, and a circuit was asked for: give one, such as sj.load(module).circuit")
+
+
 def topological(roots: Iterable[Node], stop: frozenset[Node] | Mapping[Node, object] = frozenset()) -> list[Node]:
     """Return every node below `roots` once, operands before what reads them; nodes in `stop` are listed, not entered.
 

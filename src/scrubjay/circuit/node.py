@@ -57,7 +57,10 @@ class _Interned(type):
                 live = _Interned._live.get(key)
                 if live is None:
                     live = type.__call__(cls, *values)
-                    live._settle(values)
+                    try:
+                        live._settle(values)
+                    except (AttributeError, TypeError) as error:
+                        raise CircuitError(_unfit(cls, values, error)) from error
                     _Interned._live[key] = live
         return live
 
@@ -70,6 +73,13 @@ class _Interned(type):
                 return (*args, *[filled[name] for name in rest])
         made = super().__call__(*args, **kwargs)  # says what is wrong with the arguments
         return tuple(getattr(made, name) for name in cls.field_names)
+
+
+def _unfit(cls: Any, values: tuple[object, ...], error: Exception) -> str:
+    """Say which value went into which field, where a node could not be made of them."""
+    given = ", ".join(f"{name}: {type(value).__name__}" for name, value in zip(cls.field_names, values, strict=False))
+    wanted = ", ".join(f"{one.name}: {one.type}" for one in fields(cls))
+    return f"a {cls.__name__} holds ({wanted}) and was given ({given}): {error}"
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)

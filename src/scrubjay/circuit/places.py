@@ -288,9 +288,10 @@ def read(circuit: Circuit, anatomy: Anatomy, address: Address) -> Node:
 def write(circuit: Circuit, anatomy: Anatomy, address: Address, change: Callable[[Node], Node], name: str) -> Circuit:
     """Return the circuit with the value at an address replaced by `change(value)`, at its position if it has one.
 
-    Raises `AddressError` for an address the circuit lacks, and for one whose value no result depends on any more since an
-    earlier rewrite: the change would change nothing. Such a value can still be read.
+    Raises `AddressError` for an address the circuit lacks, for one whose value no result depends on any more since an earlier
+    rewrite (the change would change nothing), and for one that a rewrite led readers around. Such a value can still be read.
     """
+    refuse_bypassed(circuit, anatomy, address)
     changed, new = written(circuit, anatomy, address, change, name)
     if circuit.history and not depends(changed.roots.values(), new):
         _refuse_cut_off(circuit, anatomy, address)
@@ -313,6 +314,20 @@ def written(
     changed = circuit.rewrite({where.target: whole}, name)
     names = {address: new if node is where.value else node for address, node in where.terms.names.items()}
     return changed.with_table({**changed.table, **names}), value
+
+
+def refuse_bypassed(circuit: Circuit, anatomy: Anatomy, address: Address) -> None:
+    """Raise `AddressError` for an address that a rewrite led readers around, so that a change would reach only some of them."""
+    if not circuit.removed:
+        return
+    where = place(circuit, anatomy, address)
+    concerned = {where.target, where.value}
+    for text, by in circuit.removed.items():
+        if circuit.table.get(text) in concerned and circuit.is_bypassed(text):
+            raise AddressError(
+                f"{address}: since the rewrite {by!r} some of what read this value reads what it is made of instead, so a change "
+                "here would reach only the rest. Change the model first and rewrite it then, or change what this value is made of"
+            )
 
 
 def _refuse_cut_off(circuit: Circuit, anatomy: Anatomy, address: Address) -> None:

@@ -20,9 +20,9 @@ from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from scrubjay.circuit.axes import Axis
-from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.circuit import Circuit, unique_inputs
 from scrubjay.circuit.fingerprint import digest_frame, digest_node, fingerprint
-from scrubjay.circuit.graph import topological
+from scrubjay.circuit.graph import need_circuit, topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import KINDS
 from scrubjay.errors import CircuitError, near
@@ -62,6 +62,7 @@ def to_json(circuit: Circuit) -> dict[str, Json]:
     >>> to_json(Circuit({"output": Add((Constant(3.0), Constant(3)))}))["nodes"]
     [['Constant', {'float': '0x1.8000000000000p+1'}, None], ['Constant', 3, None], ['Add', [0, 1]]]
     """
+    need_circuit(circuit)
     order = topological([*circuit.roots.values(), *circuit.table.values()])
     places = {node: place for place, node in enumerate(order)}
     nodes = [_written(node, places) for node in order]
@@ -140,6 +141,7 @@ def from_json(data: Json, sources: Mapping[str, str], most: int = MOST_NODES) ->
     history = tuple(_typed(item, str, "an item of 'history'") for item in _typed(data["history"], list, "'history'"))
     circuit = Circuit(_named(data["roots"], made, "roots"), _named(data["table"], made, "table"), removed, history)
     found = digest_frame(_digests(data["roots"], digests), _digests(data["table"], digests), removed, history)
+    unique_inputs(made)
     if found != data["fingerprint"]:
         raise CircuitError(
             f"the stored circuit says that its fingerprint is {_short(data['fingerprint'])}, and what it holds has {found}: it was "

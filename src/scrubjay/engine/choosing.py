@@ -47,6 +47,9 @@ def experts(node: Experts, operands: Sequence[Array], _: Context) -> Array:
     rows, each = prod(lead), prod(places.shape[len(shared) :])
     flat = values.reshape(rows, prod(middle), inner)
     matrices = table.reshape(table.shape[0], inner, -1)
+    shape = [*lead, *places.shape[len(shared) :], *middle, *table.shape[1 + len(summed) :]]
+    if places.is_meta:  # nobody has chosen
+        return Array(flat.new_empty(shape), (*shared, *chosen, *kept, *made))
     wanted = _checked(places.reshape(-1), len(matrices), node.axis)
     by_expert = wanted.argsort(stable=True)
     counts = [int(count) for count in torch.bincount(wanted, minlength=len(matrices)).cpu()]
@@ -58,7 +61,6 @@ def experts(node: Experts, operands: Sequence[Array], _: Context) -> Array:
             start += count
     out = torch.cat(parts) if parts else flat.new_zeros((0, prod(middle), matrices.shape[-1]))
     back = torch.empty_like(by_expert).scatter_(0, by_expert, torch.arange(len(by_expert), device=by_expert.device))
-    shape = [*lead, *places.shape[len(shared) :], *middle, *table.shape[1 + len(summed) :]]
     return Array(out[back].reshape(shape), (*shared, *chosen, *kept, *made))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
@@ -16,14 +16,39 @@ def contract(operands: Sequence[Array], summed: Sequence[str]) -> Array:
     over = set(summed)
     left = [_early(item, over, [*left[:place], *left[place + 1 :]]) for place, item in enumerate(left)]
     while len(left) > 1:
-        pairs = [(i, j) for j in range(len(left)) for i in range(j)]
-        costs = [_cost(left, pair, over) for pair in pairs]
-        a, b = pairs[costs.index(min(costs))]
+        a, b = _cheapest([sizes_of(item) for item in left], over)
         one, two = left[a], left[b]
         rest = [item for place, item in enumerate(left) if place not in (a, b)]
         elsewhere = {name for item in rest for name in item.names}
         left = [_pair(one, two, over - elsewhere), *rest]
     return _early(left[0], over, [])
+
+
+def multiply_adds(sizes: Sequence[Mapping[str, int]], summed: Sequence[str]) -> int:
+    """Return how many multiply-adds the matrix products of a contraction take, from the sizes of each operand's axes.
+
+    >>> multiply_adds([{"batch": 2, "model": 3}, {"model": 3, "hidden": 5}], ["model"])
+    30
+    """
+    over, total = set(summed), 0
+    left = [_without(item, over - _names(sizes, place)) for place, item in enumerate(sizes)]
+    while len(left) > 1:
+        a, b = _cheapest(left, over)
+        one, two = left[a], left[b]
+        rest = [item for place, item in enumerate(left) if place not in (a, b)]
+        gone = over & one.keys() & two.keys() - {name for item in rest for name in item}
+        both = {**one, **two}
+        total += prod(both.values()) if gone else 0
+        left = [_without(both, gone), *rest]
+    return total
+
+
+def _names(sizes: Sequence[Mapping[str, int]], but: int) -> set[str]:
+    return {name for place, item in enumerate(sizes) if place != but for name in item}
+
+
+def _without(sizes: Mapping[str, int], gone: set[str]) -> dict[str, int]:
+    return {name: size for name, size in sizes.items() if name not in gone}
 
 
 def _early(item: Array, over: set[str], others: Sequence[Array]) -> Array:
@@ -37,11 +62,17 @@ def _early(item: Array, over: set[str], others: Sequence[Array]) -> Array:
     )
 
 
-def _cost(left: Sequence[Array], pair: tuple[int, int], over: set[str]) -> int:
+def _cheapest(left: Sequence[Mapping[str, int]], over: set[str]) -> tuple[int, int]:
+    """Return the two operands whose product has the fewest values, by their places."""
+    pairs = [(i, j) for j in range(len(left)) for i in range(j)]
+    costs = [_cost(left, pair, over) for pair in pairs]
+    return pairs[costs.index(min(costs))]
+
+
+def _cost(left: Sequence[Mapping[str, int]], pair: tuple[int, int], over: set[str]) -> int:
     """Return the number of values the pair's product would have."""
-    one, two = left[pair[0]], left[pair[1]]
-    elsewhere = {name for place, item in enumerate(left) if place not in pair for name in item.names}
-    sizes = {**sizes_of(one), **sizes_of(two)}
+    elsewhere = {name for place, item in enumerate(left) if place not in pair for name in item}
+    sizes = {**left[pair[0]], **left[pair[1]]}
     return prod(size for name, size in sizes.items() if name not in over or name in elsewhere)
 
 

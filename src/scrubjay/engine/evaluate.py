@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 import torch
 
+from scrubjay.circuit.circuit import unique_inputs
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Input, Weight
+from scrubjay.circuit.ops import Weight
 from scrubjay.engine.array import Array
 from scrubjay.engine.context import Context, Payload, Store
 from scrubjay.engine.fused import Fused, fused_kernel
 from scrubjay.engine.kernels import KERNELS
+from scrubjay.engine.tally import Tally, Work
 from scrubjay.errors import EvaluationError
 
 __all__ = ["Array", "Evaluated", "Store", "evaluate"]
@@ -22,11 +24,13 @@ __all__ = ["Array", "Evaluated", "Store", "evaluate"]
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """Values of the nodes that were asked for, and how many nodes were evaluated for them."""
+    """Values of the nodes that were asked for, how many nodes were evaluated for them, and what that cost; `hits` came from a cache."""
 
     values: Mapping[Node, Array]
     evaluated: int
     peak_live: int = field(default=0)
+    work: Work = field(default_factory=Work)
+    hits: int = 0
 
     def __getitem__(self, node: Node) -> Array:
         """Return the value of a node that was asked for."""
@@ -73,23 +77,25 @@ def evaluate(
     )
     wanted = set(nodes)
     left = Counter(operand for node in order if node not in known for operand in dict.fromkeys(node.operands))
-    live: dict[Node, Array] = {}
-    peak = 0
+    live, peak, tally = dict[Node, Array](), 0, Tally(known.values())
     for done, node in enumerate(order):
         if node in known:
             live[node] = known[node]
         else:
-            live[node] = value_of(node, [live[operand] for operand in node.operands], context)
+            operands = [live[operand] for operand in node.operands]
+            live[node] = value_of(node, operands, context)
             if differentiable and node in wanted:
                 live[node] = _tracked(live[node])
+            tally.step(node, operands, live[node], context)
             for operand in dict.fromkeys(node.operands):
                 left[operand] -= 1
                 if not left[operand] and operand not in wanted:
-                    del live[operand]
+                    tally.drop(live.pop(operand))
         peak = max(peak, len(live))
         if progress is not None:
             progress(done + 1, len(order))
-    return Evaluated({node: live[node] for node in nodes}, sum(node not in known for node in order), peak)
+    values = {node: live[node] for node in nodes}
+    return Evaluated(values, sum(node not in known for node in order), peak, tally.work())
 
 
 def home(nodes: Sequence[Node], stores: Mapping[str, Store], known: Mapping[Node, Array]) -> torch.device | None:
@@ -125,9 +131,7 @@ def input_sizes(order: Sequence[Node], inputs: Mapping[str, torch.Tensor]) -> di
     """Return the size of every symbol, read off the inputs among some nodes; raise `EvaluationError` where two disagree."""
     sizes: dict[str, int] = {}
     seen: dict[str, str] = {}
-    for node in order:
-        if not isinstance(node, Input):
-            continue
+    for node in unique_inputs(order).values():
         if node.name not in inputs:
             raise EvaluationError(
                 f"the circuit reads an input {node.name!r} that was not given; given: {', '.join(inputs) or 'none'}"

@@ -50,7 +50,17 @@ def _quick_gelu(value: torch.Tensor) -> torch.Tensor:
     return value * torch.sigmoid(1.702 * value)
 
 
+def _gelu(value: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(value) if value.is_meta else F.gelu(value)
+
+
+def _silu(value: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(value) if value.is_meta else F.silu(value)
+
+
 def _gelu_tanh(value: torch.Tensor) -> torch.Tensor:
+    if value.is_meta:  # a rehearsal: torch takes milliseconds to find the shape
+        return torch.empty_like(value)
     return F.gelu(value, approximate="tanh")
 
 
@@ -86,8 +96,8 @@ MAP: dict[str, Callable[..., Any]] = {
             *("relu", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "tan", "tanh", "bitwise_not", "maximum", "minimum"),
         )
     },
-    "cast": _cast, "elu": _tensors(F.elu), "gelu": _tensors(F.gelu), "gelu_tanh": _tensors(_gelu_tanh), "hardtanh": _tensors(F.hardtanh),
-    "leaky_relu": _leaky_relu, "not": _tensors(torch.logical_not), "quick_gelu": _tensors(_quick_gelu), "silu": _tensors(F.silu),
+    "cast": _cast, "elu": _tensors(F.elu), "gelu": _tensors(_gelu), "gelu_tanh": _tensors(_gelu_tanh), "hardtanh": _tensors(F.hardtanh),
+    "leaky_relu": _leaky_relu, "not": _tensors(torch.logical_not), "quick_gelu": _tensors(_quick_gelu), "silu": _tensors(_silu),
     "softplus": _softplus, "and": _tensors(torch.logical_and), "or": _tensors(torch.logical_or), "xor": _tensors(torch.logical_xor),
     "where": _where,
 }  # fmt: skip

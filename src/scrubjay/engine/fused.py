@@ -51,7 +51,11 @@ def _linear(operands: Sequence[Array], over: Sequence[str], _: Sequence[float]) 
     a = torch.as_tensor(x.laid([*rows, *over]))
     w = torch.as_tensor(weight.laid([*over, *columns]))
     inner = prod(sizes_of(weight)[name] for name in over)
-    made = torch.addmm(torch.as_tensor(bias.laid(columns)).reshape(-1), a.reshape(-1, inner), w.reshape(inner, -1))
+    rows_in, columns_in = a.reshape(-1, inner), w.reshape(inner, -1)
+    if a.is_meta:  # a rehearsal: torch takes milliseconds to find the shape
+        made = a.new_empty(rows_in.shape[0], columns_in.shape[1])
+    else:
+        made = torch.addmm(torch.as_tensor(bias.laid(columns)).reshape(-1), rows_in, columns_in)
     sizes = {**sizes_of(x), **sizes_of(weight)}
     return Array(made.reshape([sizes[name] for name in (*rows, *columns)]), (*rows, *columns))
 
@@ -62,6 +66,8 @@ def _layer_norm(operands: Sequence[Array], over: Sequence[str], parameters: Sequ
     (axis,) = over
     rest = tuple(name for name in x.names if name != axis)
     laid = torch.as_tensor(x.laid((*rest, axis)))
+    if laid.is_meta:
+        return Array(laid.new_empty(laid.shape), (*rest, axis))
     made = F.layer_norm(
         laid, laid.shape[-1:], torch.as_tensor(scale.tensor), torch.as_tensor(shift.tensor), parameters[0]
     )
@@ -87,13 +93,14 @@ def _attention(operands: Sequence[Array], over: Sequence[str], parameters: Seque
         return found.expand(*shape, -1, -1).reshape(count, -1, *found.shape[-2:])
 
     allowed = torch.as_tensor(mask.laid([*outer, query, key]))
-    made = F.scaled_dot_product_attention(
-        laid(q, query, inner),
-        laid(k, key, inner),
-        laid(v, key, "out."),
-        attn_mask=allowed.expand(*shape[: len(outer)], -1, -1).reshape(count, 1, *allowed.shape[-2:]),
-        scale=parameters[0],
-    )
+    reading, read, values = laid(q, query, inner), laid(k, key, inner), laid(v, key, "out.")
+    where = allowed.expand(*shape[: len(outer)], -1, -1).reshape(count, 1, *allowed.shape[-2:])
+    if (
+        reading.is_meta and reading.shape[-1] == values.shape[-1]
+    ):  # laid out as torch lays it out where there are numbers
+        made = torch.empty_like(reading)
+    else:
+        made = F.scaled_dot_product_attention(reading, read, values, attn_mask=where, scale=parameters[0])
     return Array(made.reshape(*shape, *made.shape[2:]), (*outer, *heads, query, out))
 
 

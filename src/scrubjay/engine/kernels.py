@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from math import prod
 from typing import Any, cast
 
@@ -34,12 +36,13 @@ from scrubjay.circuit.ops import (
     Split,
     Weight,
 )  # fmt: skip
+from scrubjay.circuit.ops.aten import MADE, SEEDED, name_of
 from scrubjay.engine import choosing
 from scrubjay.engine.array import Array, spread, union
 from scrubjay.engine.context import Context
 from scrubjay.engine.contraction import contract
 from scrubjay.engine.functions import ALONG, MAP
-from scrubjay.errors import EvaluationError
+from scrubjay.errors import CircuitError, EvaluationError
 
 Kernel = Callable[[Any, Sequence[Array], Context], Array]
 
@@ -140,8 +143,8 @@ def _gather(node: Gather, operands: Sequence[Array], _: Context) -> Array:
     places, tensor = index.as_tensor(), source.as_tensor()
     shared = [name for name in index.names if name in source.names]
     size = tensor.shape[source.names.index(node.axis)]
-    # an export of a circuit's module has no numbers to look at; torch then checks them at run time, and counts from the end itself
-    looked = places.numel() and not torch.compiler.is_exporting()
+    # an export of a circuit's module has no numbers to look at (torch then checks them at run time, and counts from the end itself), nor has a rehearsal
+    looked = places.numel() and not torch.compiler.is_exporting() and not places.is_meta
     low, high = (int(places.min()), int(places.max())) if looked else (0, -1)
     if low < -size or high >= size:
         raise EvaluationError(
@@ -226,6 +229,8 @@ def _opaque(node: Opaque, operands: Sequence[Array], context: Context) -> Array:
         *[plain(item) for item in args],
         **{key: plain(item) for key, item in kwargs.items() if "ignored" not in str(item)},
     )
+    if not isinstance(made, torch.Tensor) and node.result >= len(made):
+        raise EvaluationError(f"{node.op} gives {len(made)} results, and result {node.result} was asked for")
     tensor: torch.Tensor = made if isinstance(made, torch.Tensor) else made[node.result]
     flat = [axis for dim in node.dims for axis in dim]
     return Array(tensor.reshape([context.size(axis.size) for axis in flat]), tuple(axis.name for axis in flat))
@@ -239,6 +244,8 @@ def _in_layout(item: Array, layout: tuple[tuple[Axis, ...], ...]) -> torch.Tenso
 
 def _custom(node: Custom, operands: Sequence[Array], context: Context) -> Array:
     given = torch.as_tensor(operands[0].dense(node.layout))
+    if given.is_meta:
+        return Array(torch.empty_like(given), node.layout)
     made: Any = context.function(node.source, node.name)(given)
     if not isinstance(made, torch.Tensor) or made.shape != given.shape:
         found = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
@@ -248,15 +255,43 @@ def _custom(node: Custom, operands: Sequence[Array], context: Context) -> Array:
     return Array(made, node.layout)
 
 
-def _aten(op: str) -> Any:
-    """Return an ATen operator by its name; only functional ones of the `aten` namespace are known."""
-    space, name, overload = op.split(".")
-    if space != "aten" or name.startswith("_C"):
-        raise EvaluationError(f"{op!r} is not an ATen operator")
-    found = getattr(getattr(torch.ops.aten, name), overload)
-    if found._schema.is_mutable:
+@cache
+def _aten(op: str) -> Callable[..., Any]:
+    """Return an ATen operator that `scrubjay.circuit.ops.aten` lists; its schema must agree that it is a function of tensors."""
+    try:
+        name = name_of(op)
+        found = getattr(getattr(torch.ops.aten, name), op.rpartition(".")[2])
+        schema = found._schema
+    except (AttributeError, CircuitError) as error:
+        raise EvaluationError(f"{op!r} is no ATen operation that may be evaluated: {error}") from error
+    if schema.is_mutable:
         raise EvaluationError(f"{op!r} changes its arguments and cannot be evaluated as an expression")
-    return found
+    kinds = [(argument.name, str(argument.type)) for argument in schema.arguments]
+    odd = [kind for name, kind in kinds if name not in IGNORED and not _TAKEN.fullmatch(kind)]
+    if odd or not (name in MADE or any("Tensor" in kind for _, kind in kinds)):
+        raise EvaluationError(
+            f"{op!r} takes {', '.join(odd) or 'no tensor'}, and only tensors and plain values are given to one"
+        )
+    if any(str(result.type) not in ("Tensor", "List[Tensor]") for result in schema.returns):
+        raise EvaluationError(f"{op!r} gives something else than tensors")
+    if torch.Tag.nondeterministic_seeded not in found.tags:
+        return found
+    if name not in SEEDED:
+        raise EvaluationError(f"{op!r} draws at random and cannot be evaluated as an expression")
+    return partial(_without_dropping, found)
+
+
+def _without_dropping(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call an operator that can drop values at random, if it is told not to."""
+    given = {argument.name: value for argument, value in zip(operator._schema.arguments, args, strict=False)} | kwargs
+    if given.get("dropout_p") or (given.get("dropout") and given.get("train")):
+        raise EvaluationError(f"{operator} is told to drop values at random: capture the module in evaluation mode")
+    return operator(*args, **kwargs)
+
+
+IGNORED = frozenset({"dtype", "layout", "device", "memory_format", "pin_memory"})
+"""Arguments whose kind is not looked at: a type is given by name, the others not at all."""
+_TAKEN = re.compile(r"(Optional\[)?(List\[)?(Optional\[)?(Tensor|number|int|float|bool|str)\]{0,3}")
 
 
 KERNELS: dict[type[Node], Kernel] = {

@@ -19,6 +19,7 @@ from scrubjay.engine.array import Array
 from scrubjay.engine.context import Context
 from scrubjay.engine.evaluate import value_of
 from scrubjay.engine.fusing import fuse
+from scrubjay.engine.tally import Tally, Work
 from scrubjay.errors import EvaluationError
 
 POSITIONS = "query"
@@ -38,7 +39,7 @@ class Resumption:
     """
 
     wanted: Mapping[Node, Node]
-    needs: frozenset[Node]
+    needs: tuple[Node, ...]
     order: tuple[Node, ...]
     last: Mapping[Node, int]
     before: Mapping[Node, Node]
@@ -69,8 +70,8 @@ def resumption(
     leaves = set(changed)
     fresh = above(wanted, leaves) - leaves
     stop = frozenset(node for node in topological(wanted) if node not in fresh)
-    whole = {
-        operand
+    whole = {  # in order, so that the same plan is made every time
+        operand: None
         for node in topological(wanted, stop)
         if node not in stop and POSITIONS in node.acts_along
         for operand in node.operands
@@ -80,12 +81,12 @@ def resumption(
     made = fuse(wanted, whole, stop) if fused else {node: node for node in topological(wanted, stop)}
     ends = [made[node] for node in wanted]
     order = topological(ends, stop)
-    held = {node for node in order if node in stop}
+    held = [node for node in order if node in stop]
     earlier = {made[node]: before[node] for node in whole if node in before}
     allowed = causal and not lost
     return Resumption(
         {node: made[node] for node in wanted},
-        frozenset(held | (set(earlier.values()) if allowed else set())),
+        tuple(dict.fromkeys([*held, *(earlier.values() if allowed else ())])),
         tuple(node for node in order if node not in stop),
         Counter(one for node in order if node not in stop for one in dict.fromkeys(node.operands)),
         earlier,
@@ -93,8 +94,10 @@ def resumption(
     )
 
 
-def resume(plan: Resumption, held: Mapping[Node, Array], context: Context, start: int = 0) -> dict[Node, Array]:
-    """Return the values of a plan's wanted nodes, computed from position `start` on.
+def resume(
+    plan: Resumption, held: Mapping[Node, Array], context: Context, start: int = 0
+) -> tuple[dict[Node, Array], Work]:
+    """Return the values of a plan's wanted nodes, computed from position `start` on, and what that cost.
 
     A wanted node with the axis of positions has those from `start` on alone. Raises `EvaluationError` for a value that is not held.
     """
@@ -107,6 +110,7 @@ def resume(plan: Resumption, held: Mapping[Node, Array], context: Context, start
     short: set[Node] = set()
     left = dict(plan.last)
     kept = set(plan.wanted.values())
+    tally = Tally(held.values())
     for node in plan.order:
         along = POSITIONS in node.acts_along
         operands: list[Array] = []
@@ -118,13 +122,14 @@ def resume(plan: Resumption, held: Mapping[Node, Array], context: Context, start
                 value = _late(value, start)
             operands.append(value)
         live[node] = value_of(node, operands, context)
-        if start and not along and POSITIONS in node.axis_names:
+        tally.step(node, operands, live[node], context)
+        if start and not along and any(POSITIONS in one.axis_names for one in node.operands):
             short.add(node)
         for one in dict.fromkeys(node.operands):
             left[one] -= 1
             if not left[one] and one in live and one not in kept:
-                del live[one]
-    return {asked: live[made] if made in live else held[made] for asked, made in plan.wanted.items()}
+                tally.drop(live.pop(one))
+    return {asked: live[made] if made in live else held[made] for asked, made in plan.wanted.items()}, tally.work()
 
 
 def _late(value: Array, start: int) -> Array:

@@ -14,6 +14,10 @@ from scrubjay.interventions.change import (
     zero,
 )
 from scrubjay.interventions.effects import Effects
+from scrubjay.interventions.generate import Generated, generate
+from scrubjay.interventions.gradients import Gradients
+from scrubjay.interventions.harvest import harvest
+from scrubjay.interventions.harvested import Harvest, harvested
 from scrubjay.interventions.pair import pair
 from scrubjay.interventions.paths import edge_patch, path_patch
 from scrubjay.interventions.run import Run, run
@@ -21,12 +25,18 @@ from scrubjay.interventions.sweep import sweep
 
 __all__ = [
     "Effects",
+    "Generated",
+    "Gradients",
+    "Harvest",
     "Intervention",
     "Run",
     "add",
     "apply",
     "edge_patch",
     "edit",
+    "generate",
+    "harvest",
+    "harvested",
     "mean",
     "pair",
     "patch",

@@ -13,7 +13,7 @@ from scrubjay.capture.model import Model, Stored
 from scrubjay.circuit.address import Address, Range
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Constant, Custom, Einsum, Gather, Iota, Map, Multiply, Relabel, Repeat, Weight
+from scrubjay.circuit.ops import Add, Constant, Einsum, Gather, Iota, Map, Multiply, Relabel, Repeat
 from scrubjay.circuit.places import query_axis, raw, real_mask, span, write
 from scrubjay.engine.array import Array
 from scrubjay.engine.context import Payload
@@ -21,7 +21,9 @@ from scrubjay.errors import InputError
 from scrubjay.interventions.change import Intervention
 from scrubjay.interventions.inputs import lengths
 from scrubjay.interventions.reference import patched, position_means, referred, resampled
+from scrubjay.interventions.shelf import Shelf
 from scrubjay.interventions.shown import shown_order
+from scrubjay.interventions.splicing import spliced
 
 _TOKENS = count(1)
 
@@ -50,9 +52,13 @@ def applied(model: Model, interventions: Sequence[Intervention], inputs: Mapping
         addresses = model.addresses(change.at)
         known = _with_reference(given, change, addresses)
         for address in addresses:
-            make = _maker(model, known, address, inputs, _Shelf(source, tensors, functions))
-            circuit = write(model.circuit, model.anatomy, address, make, repr(change))
+            shelf = Shelf(source, tensors, functions)
             stores: dict[str, Stored] = {**model.stores, source: Payload(tensors, functions)}
+            if change.kind == "splice":
+                model = replace(spliced(given, model, change, address, inputs, shelf), stores=stores)
+                continue
+            make = _maker(model, known, address, inputs, shelf)
+            circuit = write(model.circuit, model.anatomy, address, make, repr(change))
             model = replace(model, circuit=circuit, stores=stores)
     return model
 
@@ -66,36 +72,8 @@ def _with_reference(model: Model, change: Intervention, addresses: Sequence[Addr
     return replace(change, options={**change.options, place: made})
 
 
-class _Shelf:
-    """Where an intervention puts tensors and functions, and gets nodes for them."""
-
-    def __init__(self, source: str, tensors: dict[str, torch.Tensor], functions: dict[str, Any]) -> None:
-        self.source, self.tensors, self.functions = source, tensors, functions
-
-    def tensor(self, value: torch.Tensor, axes: Sequence[Axis]) -> Node:
-        """Return the node of a tensor with these axes, in order (size-1 dimensions broadcast)."""
-        name = f"t{len(self.tensors)}"
-        self.tensors[name] = value
-        dims = tuple(() if size == 1 else (axis,) for axis, size in zip(axes, value.shape, strict=True))
-        dtype = "model" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
-        return Weight(self.source, name, dims, dtype)
-
-    def array(self, value: Array, axes: Mapping[str, int | str]) -> Node:
-        """Return the node of a named array; `axes` give the sizes as the circuit has them."""
-        tensor = value.as_tensor()
-        return self.tensor(
-            tensor, [Axis(name, axes.get(name, size)) for name, size in zip(value.names, tensor.shape, strict=True)]
-        )
-
-    def function(self, value: Callable[[torch.Tensor], torch.Tensor], operand: Node) -> Node:
-        """Return the node of a function of a value."""
-        name = f"f{len(self.functions)}"
-        self.functions[name] = value
-        return Custom(self.source, name, operand, shown_order(operand))
-
-
 def _maker(
-    model: Model, change: Intervention, address: Address, inputs: Mapping[str, torch.Tensor] | None, shelf: _Shelf
+    model: Model, change: Intervention, address: Address, inputs: Mapping[str, torch.Tensor] | None, shelf: Shelf
 ) -> Callable[[Node], Node]:
     """Return the function from the old value's node to the new one's."""
     options = change.options
@@ -159,7 +137,7 @@ def _number(value: float, address: Address) -> Node:
     return Map("cast", (Constant(value, "model"),), ("model", str(address)))
 
 
-def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention, address: Address) -> Node:
+def _given(value: Any, old: Node, shelf: Shelf, change: Intervention, address: Address) -> Node:
     if isinstance(value, bool | int | float):
         return _number(float(value), address)
     if not isinstance(value, torch.Tensor):
@@ -180,7 +158,7 @@ def _given(value: Any, old: Node, shelf: _Shelf, change: Intervention, address: 
     return shelf.tensor(value, [Axis(name, sizes[name]) for name in mine])
 
 
-def _projected_out(old: Node, directions: torch.Tensor, shelf: _Shelf, change: Intervention) -> Node:
+def _projected_out(old: Node, directions: torch.Tensor, shelf: Shelf, change: Intervention) -> Node:
     """Return old - (old Q) Q^T with Q an orthonormal basis of the directions."""
     order = shown_order(old)
     axis = order[-1]
@@ -201,7 +179,7 @@ def _projected_out(old: Node, directions: torch.Tensor, shelf: _Shelf, change: I
 
 
 def _by_position(
-    model: Model, table: Array, old: Node, shelf: _Shelf, change: Intervention, start: int | None = None
+    model: Model, table: Array, old: Node, shelf: Shelf, change: Intervention, start: int | None = None
 ) -> Node:
     """Read a table with the axis `position` at each place of the rows.
 
@@ -229,7 +207,7 @@ def _by_position(
     return Gather(node, "position", safe)
 
 
-def _fitting(value: Array, old: Node, shelf: _Shelf, change: Intervention) -> Node:
+def _fitting(value: Array, old: Node, shelf: Shelf, change: Intervention) -> Node:
     value = _for_each_head(value, old)
     _check_axes(value.names, set(), old, change)
     return shelf.array(value, {axis.name: axis.size for axis in old.axes})

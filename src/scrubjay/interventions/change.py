@@ -15,6 +15,9 @@ import torch
 
 from scrubjay.errors import InputError
 
+ERRORS = ("drop", "add", "freeze")
+"""What may become of what a spliced module leaves out."""
+
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
@@ -92,8 +95,20 @@ def apply(at: str, function: Callable[[torch.Tensor], torch.Tensor]) -> Interven
     return Intervention("apply", at, {"function": function})
 
 
-def splice(at: str, module: torch.nn.Module) -> Intervention:
-    """Return the change of a value to what a torch module makes of it (a probe's direction, an autoencoder's reconstruction)."""
+def splice(at: str, module: torch.nn.Module, error: str = "drop") -> Intervention:
+    """Return the change of a value to what a torch module makes of it (a probe's direction, an autoencoder's reconstruction).
+
+    What the module leaves out, the value minus `module(value)`, is the value at `<at>.error` (`L3.resid_post.error`), to keep or, where it is
+    added, to change by a later intervention. `error` says what becomes of it:
+
+    - `"drop"`: nothing; the value is the module's output;
+    - `"add"`: it is added again, as a number of its own: the value is what it was, and gradients go through the module alone;
+    - `"freeze"`: the error of the same rows without any intervention is added, whatever earlier ones do to the value (in `sj.run` only).
+
+    A differentiable run carries gradients to the module's parameters.
+    """
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"splice takes a torch module, not {type(module).__name__}; for a function use apply")
-    return Intervention("apply", at, {"function": module})
+    if error not in ERRORS:
+        raise InputError(f"splice(error={error!r}): use {', '.join(map(repr, ERRORS))}")
+    return Intervention("splice", at, {"module": module, "error": error})

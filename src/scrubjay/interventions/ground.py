@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ import torch
 from scrubjay.capture.model import Model
 from scrubjay.circuit.node import Node
 from scrubjay.engine.array import Array
-from scrubjay.engine.compute import compute
+from scrubjay.engine.cache import Cache, compute_with
 from scrubjay.engine.context import Context
 from scrubjay.engine.evaluate import input_sizes
 from scrubjay.engine.resume import Resumption, resume
+from scrubjay.engine.tally import Work, bytes_of
 from scrubjay.interventions.metric import Metric, checked
 
 
@@ -29,6 +31,9 @@ class Ground:
         read: the metric.
         clean: what the clean run gave where the metric reads.
         ends: the metric of the clean and of the counterfactual inputs, each (row,).
+        work: what the plain runs cost; `kept_bytes` is what all that is held takes.
+
+    On the device `meta` (a rehearsal) there are no numbers, and metrics are zeros.
     """
 
     model: Model
@@ -37,17 +42,37 @@ class Ground:
     read: Metric
     clean: torch.Tensor
     ends: tuple[np.ndarray, np.ndarray]
+    work: Work = field(default_factory=Work)
 
-    def measured(self, plan: Resumption, root: Node, given: Mapping[Node, Array], start: int) -> torch.Tensor:
-        """Return the metric of some variants, (variant, row), from what is given for each and the first position that it changes."""
+    def measured(
+        self, plan: Resumption, root: Node, given: Mapping[Node, Array], start: int
+    ) -> tuple[torch.Tensor, Work]:
+        """Return the metric of some variants, (variant, row), and what it cost.
+
+        `given` is what each variant puts in, and `start` the first position that any of them changes.
+        """
+        given = {node: Array(one.as_tensor().to(self.clean.device), one.names) for node, one in given.items()}
         counts = [one.as_tensor().shape[one.names.index("variant")] for one in given.values() if "variant" in one.names]
         sizes = input_sizes(list(self.model.circuit.inputs.values()), self.inputs)
         device = torch.device(self.model.device) if self.model.device else None
         context = Context(
             self.model.stores, self.model.dtype, device, {**sizes, "variant": max(counts, default=1)}, self.inputs
         )
-        made = resume(plan, {**self.held, **given}, context, start)[root]
-        return checked(self.read, made, self.clean)
+        found, work = resume(plan, {**self.held, **given}, context, start)
+        own = sum(bytes_of(one) for one in given.values() if "variant" in one.names)
+        work = replace(work, kept_bytes=0, peak_bytes=own + max(work.peak_bytes, 3 * bytes_of(found[root])))
+        return _measured(self.read, found[root], self.clean), work
+
+    def and_held(self, values: Mapping[Node, Array], work: Work) -> Ground:
+        """Return the ground that holds further values, with what they cost."""
+        return replace(self, held={**self.held, **values}, work=self.work.then(work, self.work.kept_bytes))
+
+
+def _measured(read: Metric, value: Array, clean: torch.Tensor) -> torch.Tensor:
+    """Return a metric's numbers; zeros in a rehearsal."""
+    if value.as_tensor().is_meta:
+        return torch.zeros(read.laid(value).shape[:2], dtype=torch.float64)
+    return checked(read, value, clean)
 
 
 def ground_of(
@@ -57,13 +82,16 @@ def ground_of(
     taker: Mapping[str, torch.Tensor],
     giver: Mapping[str, torch.Tensor],
     direction: str,
+    cache: Cache | None = None,
 ) -> Ground:
-    """Return the ground of variants of the run on `taker`, which hold the values of `nodes`."""
+    """Return the ground of variants of the run on `taker`, which hold the values of `nodes`, taken from a cache where it has them."""
     root = read.read(model.circuit.roots[model.anatomy.result])
     inputs = {**taker, **read.inputs}
-    here = compute([root, *nodes], inputs, model.stores, dtype=model.dtype, device=model.device)
-    there = compute([root], {**giver, **read.inputs}, model.stores, dtype=model.dtype, device=model.device)
+    where: dict[str, Any] = {"dtype": model.dtype, "device": model.device}
+    here = compute_with(cache, [root, *nodes], inputs, model.stores, **where)
+    there = compute_with(cache, [root], {**giver, **read.inputs}, model.stores, **where)
+    work = here.work.then(there.work, here.work.kept_bytes)
     clean = read.laid((there if direction == "denoise" else here)[root])[0]
-    one, two = (checked(read, value, clean)[0].numpy() for value in (here[root], there[root]))
+    one, two = (_measured(read, value, clean)[0].numpy() for value in (here[root], there[root]))
     ends = (two, one) if direction == "denoise" else (one, two)
-    return Ground(model, inputs, {node: here[node] for node in nodes}, read, clean, ends)
+    return Ground(model, inputs, {node: here[node] for node in nodes}, read, clean, ends, work)

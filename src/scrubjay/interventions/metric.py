@@ -13,8 +13,9 @@ import torch
 
 from scrubjay.capture.model import Model
 from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.graph import substitute, topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Gather, Input
+from scrubjay.circuit.ops import Add, Gather, Input
 from scrubjay.circuit.rules import positions_down
 from scrubjay.claims.task import METRICS, Task
 from scrubjay.engine.array import Array
@@ -97,11 +98,18 @@ def _place(
     axis = next(one for one in root.axes if one.name == "batch")
     index = Input(_PLACE, (axis,), "int64")
 
-    def read(node: Node) -> Node:
-        at = Gather(node, "query", index)
-        return positions_down([at])[at]
+    return (lambda node: _read_at(node, index)), {_PLACE: raw}
 
-    return read, {_PLACE: raw}
+
+def _read_at(node: Node, index: Input) -> Node:
+    """Return a node at one place of each row, computed at that place alone, save for what is computed at every place anyway."""
+    at = Gather(node, "query", index)
+    pushed = positions_down([at])[at]
+    whole = [one for one in topological([pushed]) if isinstance(one, Add) and "query" in one.axis_names]
+    taken = {one: Gather(one, "query", index) for one in whole}
+    images = positions_down(list(taken.values()))
+    table = {images[place]: place for place in taken.values() if images[place] is not place}
+    return substitute([pushed], table)[pushed]
 
 
 def raw_places(inputs: Mapping[str, torch.Tensor], at: torch.Tensor, name: str) -> torch.Tensor:

@@ -71,5 +71,22 @@ def token_ids(model: Model, given: Answers, what: str) -> np.ndarray:
             raise InputError(
                 f"{what}: {answer!r} (row {row}) is {len(ids)} tokens, {parts}, and an answer is one: is its leading space missing?"
             )
+        check_read(model, answer, int(ids[0]), what)
         found.append(int(ids[0]))
     return np.array(found, np.int64)
+
+
+def check_read(model: Model, text: str, token: int, what: str) -> None:
+    """Raise `InputError` where the one token that a text was read as is not that text: the unknown one, or another's.
+
+    Spaces around it and (of tokenizers that know no capitals) case aside.
+    """
+    said = str(model.tokenizer.decode([token]))
+    same = said.strip().casefold() == text.strip().casefold() and (bool(text.strip()) or said == text)
+    if same:
+        return
+    unknown = token == getattr(model.tokenizer, "unk_token_id", None)
+    raise InputError(
+        f"{what}: {text!r} is {'unknown to' if unknown else 'read otherwise by'} the tokenizer of {model.name}, which makes it token {token}, "
+        f"{said!r}: give a text of its vocabulary, or the token id"
+    )

@@ -17,7 +17,7 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.graph import substitute
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Constant, Input, Map, Multiply
-from scrubjay.circuit.places import Place, place
+from scrubjay.circuit.places import Place, place, refuse_bypassed
 from scrubjay.engine.array import Array
 from scrubjay.engine.resume import Resumption, resumption
 from scrubjay.interventions.metric import Metric
@@ -51,6 +51,7 @@ def holes(model: Model, addresses: Sequence[Address], metric: Metric, causal: bo
     groups: dict[Node, dict[Address, Mapping[str, int]]] = {}
     alone: list[tuple[Address, Place]] = []
     for address in addresses:
+        refuse_bypassed(model.circuit, model.anatomy, address)
         found = place(model.circuit, model.anatomy, address)
         if found.at is not None:
             groups.setdefault(found.target, {})[address] = found.at

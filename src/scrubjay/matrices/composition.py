@@ -9,7 +9,7 @@ are rows here, so the earlier head stands left. Scores of random heads are not z
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +17,11 @@ import torch
 
 from scrubjay.capture.model import Model
 from scrubjay.engine.array import Array
+from scrubjay.engine.progress import Progress, progress_after
 from scrubjay.errors import AddressError, CircuitError, InputError, near
 from scrubjay.matrices.factored import Factored, triangle
-from scrubjay.matrices.weights import product
+from scrubjay.matrices.output import changed
+from scrubjay.matrices.weights import norms_behind, of_heads
 
 KINDS = ("Q", "K", "V")
 """What of the later head reads: queries, keys, values."""
@@ -119,7 +121,8 @@ def composition(model: Model, *, fold: bool = False, offset: int = 0, samples: i
 
     Args:
         model: the model.
-        fold: take the norms' own weights into what reads (see `weights`); without it their weights are left out.
+        fold: take the norms' own weights into what reads, and those of a norm after attention into what is written (see `weights`);
+            without it their weights are left out.
         offset: how far the key stands before the query, for QK with rotary embeddings.
         samples: how many random heads of each side chance is told by, all pairs of them; their factors are Gaussian, of the same
             shapes.
@@ -127,6 +130,9 @@ def composition(model: Model, *, fold: bool = False, offset: int = 0, samples: i
 
     What scores leave out: biases, MLPs between the heads, the scale of norms (which differs by position and scales all scores of a
     reader alike), and q/k norms' scale. A high score says that a head could read what another writes, not that it does.
+
+    Norms between a head and the stream, or between sums of it (bert), are told in `notes`; so are heads whose output an
+    intervention replaced, which are left out.
 
     Raises `CircuitError` where fewer than two layers have heads whose OV and QK are products of weights; layers that have none are
     left out and told in `notes`.
@@ -136,14 +142,25 @@ def composition(model: Model, *, fold: bool = False, offset: int = 0, samples: i
     layers, notes = _layers(model, fold, offset)
     if len(layers) < 2:
         raise CircuitError(
-            f"{model.name} has {len(layers)} layers with heads that can compose, and pairs need two: {'; '.join(dict.fromkeys(notes))}"
+            f"{model.name} has {len(layers)} layers with heads that can compose, and pairs need two: {'; '.join(notes)}"
         )
-    heads = tuple(f"L{number}.H{head}" for number, ov, _ in layers for head in range(ov.shape[0]))
-    scores = torch.full((len(KINDS), len(heads), len(heads)), torch.nan, dtype=torch.float64)
+    heads = tuple(head for names, _, _ in layers for head in names)
+    with progress_after(2.0, f"composition of {model.name}") as report:
+        scores, expected, deviation = _table(layers, len(heads), samples, seed, report)
+    names = ("kind", "writer", "reader")
+    return Composition(heads, Array(scores, names), Array(expected, names), Array(deviation, names), seed, tuple(notes))
+
+
+def _table(
+    layers: Sequence[tuple[tuple[str, ...], Factored, Factored]], heads: int, samples: int, seed: int, report: Progress
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return scores, and the mean and deviation of chance, (kind, writer, reader)."""
+    scores = torch.full((len(KINDS), heads, heads), torch.nan, dtype=torch.float64)
     expected, deviation = scores.clone(), scores.clone()
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     writers: list[tuple[torch.Tensor, torch.Tensor, int]] = []
     for number, (_, ov, qk) in enumerate(layers):
+        report(number, len(layers))
         start = sum(one.shape[0] for one, _, _ in writers)
         columns = slice(start, start + ov.shape[0])
         for kind, reader in enumerate((qk, qk.T, ov)):
@@ -158,26 +175,33 @@ def composition(model: Model, *, fold: bool = False, offset: int = 0, samples: i
                 expected[kind, rows, columns], deviation[kind, rows, columns] = known[shape]
         if number + 1 < len(layers):
             writers.append((*_writing(ov), ov.rank))
-    names = ("kind", "writer", "reader")
-    return Composition(heads, Array(scores, names), Array(expected, names), Array(deviation, names), seed, tuple(notes))
+    return scores, expected, deviation
 
 
-def _layers(model: Model, fold: bool, offset: int) -> tuple[list[tuple[int, Factored, Factored]], list[str]]:
-    """Return OV and QK of all heads of each layer that has them, and notes on those that have none."""
-    found: list[tuple[int, Factored, Factored]] = []
+def _layers(
+    model: Model, fold: bool, offset: int
+) -> tuple[list[tuple[tuple[str, ...], Factored, Factored]], list[str]]:
+    """Return the heads of each layer that has them with their OV and QK, and notes on what is left out."""
+    found: list[tuple[tuple[str, ...], Factored, Factored]] = []
     notes: list[str] = []
     for number, layer in enumerate(model.anatomy.layers):
         if not layer.heads:
             notes.append(f"L{number} has no recognised heads")
             continue
+        gone = changed(model, number)
+        heads = [head for head in range(layer.heads) if head not in gone]
+        notes += [f"L{number}.H{head} is left out: an intervention replaced what it writes" for head in gone]
+        if not heads:
+            continue
         try:
-            ov = product(model, f"L{number}.H*.OV", fold=fold)
-            qk = product(model, f"L{number}.H*.QK", fold=fold, offset=offset)
+            ov = of_heads(model, number, "OV", heads, fold=fold)
+            qk = of_heads(model, number, "QK", heads, fold=fold, offset=offset)
         except (AddressError, CircuitError) as error:
             notes.append(f"L{number} is left out: {error}")
             continue
-        found.append((number, ov, qk))
-    return found, notes
+        found.append((tuple(f"L{number}.H{head}" for head in heads), ov, qk))
+        notes += norms_behind(model, [number], fold=fold)
+    return found, list(dict.fromkeys(notes))
 
 
 def _writing(head: Factored) -> tuple[torch.Tensor, torch.Tensor]:

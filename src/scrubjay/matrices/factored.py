@@ -107,6 +107,12 @@ class Factored:
         """
         chosen = index if isinstance(index, tuple) else (index,)
         stack = self.names[:-2]
+        for at in chosen:
+            if isinstance(at, bool) or not isinstance(at, int | slice):
+                raise InputError(
+                    f"{at!r} is no place of {self!r}: its stack ({', '.join(stack)}) is indexed by whole numbers and slices, as in [1, 3]; "
+                    "one head by name is another question, matrices.product(model, 'L1.H3.OV')"
+                )
         if len(chosen) > len(stack):
             raise InputError(
                 f"{self!r} is a stack over ({', '.join(stack)}): {len(chosen)} indices are too many; rows and columns are those of dense()"

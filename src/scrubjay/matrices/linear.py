@@ -78,7 +78,7 @@ def linear(value: Node) -> Linear | str:
         found = _product(node)
         if found is not None:
             return found if isinstance(found, str) else _moved(found, steps)
-        place = _carried(node)
+        place = carried(node)
         if isinstance(place, str):
             return place
         steps.append((node, place))
@@ -106,7 +106,7 @@ def _product(node: Node) -> Linear | str | None:
     return Linear(without_casts(data[0]), relabelled(matrix, [(name, name + READ) for name in reads]), None, reads)
 
 
-def _carried(node: Node, *, row: bool = False) -> int | str:
+def carried(node: Node, *, row: bool = False) -> int | str:
     """Return which operand holds the value that a linear step carries on, or why the step is not linear.
 
     A row of a table that an input chooses is the bias of experts; it is the value itself where `row` says so.
@@ -175,7 +175,7 @@ def affine(source: Node, stop: Collection[Node] = ()) -> Affine | None:
         if norm is not None:
             centered = norm.centered
             return Affine(norm.normalized, product(scales) if scales else None, total(shifts) if shifts else None, centered)  # fmt: skip
-        place = _carried(node) if isinstance(node, Add | Multiply) else ""
+        place = carried(node) if isinstance(node, Add | Multiply) else ""
         if isinstance(place, str):
             return None
         others = [one for at, one in enumerate(node.operands) if at != place]
@@ -238,7 +238,7 @@ def _row(node: Node) -> int | str:
     if isinstance(node, Einsum):
         data = [place for place, one in enumerate(node.factors) if reads_input(one)]
         return data[0] if len(data) == 1 and not PLACES & set(node.summed) else "it is no row of a table"
-    return _carried(node, row=True)
+    return carried(node, row=True)
 
 
 def _from_offset(node: Gather) -> Node:

@@ -32,7 +32,7 @@ _LENS = {
     "ln_final.w": "ln_f.w",
     "ln_final.b": "ln_f.b",
 }
-_N = r"(\d+|\*|\d+\.\.\d+)"
+_N = r"(\d+\.\.\d+|\d+|\*)"
 _PARTS = {
     "H": re.compile(rf"H{_N}\.(\w+)"),
     "KV": re.compile(rf"KV{_N}\.(\w+)"),

@@ -12,6 +12,7 @@ from scrubjay.circuit.recognisers.facts import Facts, facts, norm_at, projection
 from scrubjay.circuit.rules.facts import reads_input
 from scrubjay.errors import AddressError, CircuitError, near
 from scrubjay.matrices.linear import Affine, Linear, affine, linear, looked_up, with_norm
+from scrubjay.matrices.output import projection
 
 _STRAIGHT = frozenset({"cast", "maximum", "minimum", "divide", "where", "abs", "round", "floor", "ceil"})
 _SITES = {"Q": "attn.q", "K": "attn.k", "V": "attn.v", "O": "attn.o"}
@@ -79,7 +80,8 @@ def _found(places: Places, layer: int | None, part: str, leaf: str, text: str) -
         return linear(places.node(f"{here}mlp.router.logits", text))
     if part in {"mlp", "E"}:
         return _mlp(places, here, part, leaf, text)
-    return linear(places.node(here + _SITES[leaf[-1]], text))
+    value = places.node(here + _SITES[leaf[-1]], text)
+    return projection(places.model, layer, value) if leaf[-1] == "O" else linear(value)
 
 
 def _end(places: Places, leaf: str, text: str) -> Linear | str:

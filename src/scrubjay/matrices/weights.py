@@ -7,6 +7,7 @@ reads are laid out), and not from the names of modules, so that one name means o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -23,6 +24,7 @@ from scrubjay.errors import AddressError, CircuitError, InputError
 from scrubjay.matrices.factored import Factored
 from scrubjay.matrices.linear import READ, Linear
 from scrubjay.matrices.name import LEAVES, PRODUCTS, Wanted, wanted
+from scrubjay.matrices.output import after, changed
 from scrubjay.matrices.rotation import between
 from scrubjay.matrices.site import Places, map_of, norm_of
 
@@ -37,7 +39,7 @@ def weights(model: Model, name: str, *, fold: bool = False, offset: int = 0) -> 
 
     Names: `W_E`, `b_U`, `ln_f.w`; `L3.H7.W_Q` of a head, `L3.KV2.W_K` of a key-value head (`L3.H7.W_K` is the one that head 7 uses),
     `L3.attn.W_Q` (head, model, d_head) and `L3.attn.b_O` of a layer; `L3.mlp.W_in`, `W_gate`, `W_out`; `L3.mlp.E5.W_in` of an expert,
-    `L3.mlp.router.W`; `L3.ln1.w`. A `*` or range is stacked: `L*.H*.OV` is (layer, head, model_in, model_out). TransformerLens's
+    `L3.mlp.router.W`; `L3.ln1.w`. A `*` or range is stacked: `L*.H*.OV` is (layer, head, model_in, model_out), `L0..1.attn.W_Q` (layer, head, ...). TransformerLens's
     `W_Q[3, 7]`, `W_Q`, `blocks.3.attn.W_Q` are read too. `W_in` of a gated MLP is what is not bent, `W_gate` what is.
 
     Args:
@@ -45,7 +47,8 @@ def weights(model: Model, name: str, *, fold: bool = False, offset: int = 0) -> 
         name: which weight.
         fold: weights that read a norm take the norm's own weights in, W' = w W and b' = b + b_norm W, and lose their mean over the
             axis they read where the norm centres: maps of `ln1.normalized` instead of what the norm's affine gives. (The `fold_ln`
-            of TransformerLens. Weights that read no norm, such as W_O, are as they were.)
+            of TransformerLens. Weights that read no norm, such as W_O, are as they were.) A head's OV and full_OV take in the
+            weights of a norm after attention too (gemma2, olmo2, glm4), W_O' = W_O w, as if its scale were fixed.
         offset: how many places the key stands before the query, for QK where a rotary embedding turns them: with R_d turning a
             vector by d places, QK = W_Q R_offset W_K^T. 0 is no turn. The weights of a q/k norm are in QK, its scale is not.
 
@@ -78,6 +81,12 @@ def product(model: Model, name: str, *, fold: bool = False, offset: int = 0) -> 
     found = weights(model, name, fold=fold, offset=offset)
     assert isinstance(found, Factored)
     return found
+
+
+def of_heads(model: Model, layer: int, leaf: str, heads: Sequence[int], *, fold: bool, offset: int = 0) -> Factored:
+    """Return OV or QK of some heads of one layer, as `weights` does: axes (head, ...)."""
+    asked = wanted(f"L{layer}.H*.{leaf}", model.anatomy)
+    return _product(Places(model), replace(asked, items=tuple(heads)), fold, offset if leaf.endswith("QK") else 0)
 
 
 def names(model: Model) -> tuple[str, ...]:
@@ -273,8 +282,8 @@ def _product(places: Places, asked: Wanted, fold: bool, offset: int) -> Factored
     notes = [_NOTES[kind]]
     if fold:
         notes.append("the weights of the norms before are folded in")
-    if kind == "OV" and any(places.model.anatomy.layers[layer].sandwich for layer in asked.layers):
-        notes.append("what attention adds passes a norm of its own, which is left out")
+    if kind == "OV":
+        notes += norms_behind(places.model, asked.layers, fold=fold)
     if kind == "QK" and any(places.model.anatomy.layers[layer].qk_norm for layer in asked.layers):
         notes.append("scores are divided by the scales of the norms of queries and keys")
     return Factored(
@@ -288,7 +297,11 @@ def _factors(
     """Return both factors of a product for some heads of a layer: (head, row, d_head) and (head, d_head, column)."""
     kind = leaf.removeprefix("full_")
     _whole_heads(places, layer, kind)
-    left, right = (_head_weight(places, layer, name, heads, fold=fold) for name in _FACTORS[kind])
+    before = fold and not _only_behind(places, layer, _FACTORS[kind][0])
+    left, right = (_head_weight(places, layer, name, heads, fold=before) for name in _FACTORS[kind])
+    if kind == "OV":
+        _unchanged(places, layer, heads)
+        right = _written(places, layer, right) if fold else right
     if kind == "QK":
         for_queries, for_keys = between(places.model, layer, offset)
         left, right = (
@@ -301,6 +314,64 @@ def _factors(
         embed = _ends(places, "W_E", False)
         return embed @ left, right @ embed.mT
     return left, right
+
+
+def _only_behind(places: Places, layer: int, leaf: str) -> bool:
+    """Tell whether attention reads the stream itself and what it adds is normed: there is no norm before to fold."""
+    if not places.model.anatomy.layers[layer].sandwich:
+        return False
+    return without_casts(map_of(places, layer, "attn", leaf, fold=False).source) in {
+        without_casts(node) for node in places.stream
+    }
+
+
+def _unchanged(places: Places, layer: int, heads: Sequence[int]) -> None:
+    """Raise `CircuitError` for a head whose output an intervention replaced."""
+    if gone := sorted(set(heads) & set(changed(places.model, layer))):
+        names = ", ".join(f"L{layer}.H{head}.out" for head in gone)
+        raise CircuitError(
+            f"{names} was replaced by an intervention, so what is written there is no product of weights: ask for the other heads"
+        )
+
+
+def _written(places: Places, layer: int, right: torch.Tensor) -> torch.Tensor:
+    """Return the right factor of OV, (head, d_head, model), with the weights of the norm after attention taken in."""
+    found = after(places.model, layer)
+    if isinstance(found, str):
+        raise CircuitError(
+            f"L{layer}.H*.OV: between L{layer}.attn.o and what is added stands {found}: there is no norm to fold, leave fold=False"
+        )
+    if found.centered:
+        right = right - right.mean(-1, keepdim=True)
+    if found.scale is None:
+        return right
+    scale = _value(places.model, found.scale)
+    if scale.names != ("model",):
+        raise CircuitError(
+            f"L{layer}.H*.OV: what attention adds is scaled by {scale!r} and not along the stream's axis"
+        )
+    return right * scale.as_tensor().to(right)
+
+
+def norms_behind(model: Model, layers: Sequence[int], *, fold: bool) -> tuple[str, ...]:
+    """Return notes on the norms between what heads write and the stream, or what reads it."""
+    notes: dict[str, None] = {}
+    for layer in layers:
+        anatomy, found = model.anatomy.layers[layer], after(model, layer)
+        normed = anatomy.sandwich if isinstance(found, str) else found.normed
+        own = not isinstance(found, str) and (found.centered or found.scale is not None)
+        if own and fold:
+            notes["the weights of the norm after attention are folded into what is written, its scale is held"] = None
+        elif own:
+            notes[BEHIND] = None
+        elif normed:
+            notes["what attention adds passes a norm, whose scale is held"] = None
+        if anatomy.post_norm:
+            notes["the stream passes a norm after each sum: these norms, weights and all, are left out"] = None
+    return tuple(notes)
+
+
+BEHIND = "what attention adds passes a norm, whose own weights are left out: fold=True takes them in"
 
 
 def _ends(places: Places, leaf: str, fold: bool) -> torch.Tensor:
@@ -329,7 +400,7 @@ def _turned(
     if turn is None:
         return weight
     anatomy = places.model.anatomy.layers[layer]
-    flat = turn.reshape(-1, *turn.shape[-2:]).to(weight)
+    flat = turn.detach().reshape(-1, *turn.shape[-2:]).to(weight)
     many = flat.shape[0]
     if many == anatomy.heads:
         return weight @ flat[list(heads)]

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import scrubjay
+from scrubjay.attribution.decomposition import Decomposition
 from scrubjay.attribution.effect import Attribution
 from scrubjay.attribution.lens import Lens
+from scrubjay.capture.model import Model
 from scrubjay.circuit.address import parse
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.printing import Difference
 from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.engine.array import Array
 from scrubjay.errors import InputError
 from scrubjay.interventions import Effects, Run
+from scrubjay.matrices import Composition, Copying, Factored
 from scrubjay.reporting.file import check_writable, write_page
-from scrubjay.reporting.sections.direct import attribution_section, lens_section
+from scrubjay.reporting.sections.direct import attribution_section, decomposition_section, lens_section
 from scrubjay.reporting.sections.effects import effects_section
+from scrubjay.reporting.sections.models import difference_section, model_section
 from scrubjay.reporting.sections.scrubbing import branch, scrub_row
+from scrubjay.reporting.sections.weights import composition_section, copying_section, factored_section
 from scrubjay.reporting.words import Chapter
 from scrubjay.scrubbing import ScrubResult
 from scrubjay.viz import Detail, Figure, Markup, Section, attention, heatmap, outline, page, recovered, table, tree
 
-Shown = (
-    Run | ScrubResult | Hypothesis | Circuit | Attribution | Lens | Effects | Figure | Section | Chapter | Markup | str
-)
+Drawn = Attribution | Decomposition | Lens | Effects | Composition | Copying | Factored | Difference | Model
+"""What has a section of its own, by a function of it alone."""
+
+Shown = Run | ScrubResult | Hypothesis | Circuit | Drawn | Figure | Section | Chapter | Markup | str
 """What a page can show."""
 
 _MOST_PATTERN = 64
@@ -50,7 +59,7 @@ def report(path: str | PathLike[str], *values: Shown, title: str = "Report") -> 
     for value in values:
         if not isinstance(value, Shown):
             raise InputError(
-                f"a report cannot show a {type(value).__name__}: give runs, scrub results, hypotheses, circuits, figures of scrubjay.viz, or text"
+                f"a report cannot show a {type(value).__name__}: give runs, scrub results, hypotheses, circuits, models, attributions, lenses, effects, products of weights, figures of scrubjay.viz, or text"
             )
     if not values:
         raise InputError("a report of nothing was asked for: give at least one run, result, hypothesis, figure or text")
@@ -82,7 +91,7 @@ def sections_of(values: tuple[Shown, ...]) -> list[Section]:
             close()
         if isinstance(value, Run):
             made.append(_run(value))
-        elif isinstance(value, Hypothesis | Circuit | Attribution | Lens | Effects | Chapter | Section):
+        elif isinstance(value, Hypothesis | Circuit | Drawn | Chapter | Section):
             made.append(_section(value))
         else:
             loose.append(value)
@@ -90,18 +99,23 @@ def sections_of(values: tuple[Shown, ...]) -> list[Section]:
     return made
 
 
-def _section(value: Hypothesis | Circuit | Attribution | Lens | Effects | Chapter | Section) -> Section:
+def _section(value: Hypothesis | Circuit | Drawn | Chapter | Section) -> Section:
     if isinstance(value, Hypothesis):
         return Section(f"Hypothesis: {value.name}", "", (Figure(tree(branch(value), value.name)),))
-    if isinstance(value, Attribution):
-        return attribution_section(value)
-    if isinstance(value, Lens):
-        return lens_section(value)
-    if isinstance(value, Effects):
-        return effects_section(value)
+    for kind, made in _SECTIONS:
+        if isinstance(value, kind):
+            return made(value)
     if isinstance(value, Circuit):
         return Section(f"Circuit: {', '.join(value.roots)}", "", (Figure(outline(value)),))
+    assert isinstance(value, Chapter | Section)
     return value.section if isinstance(value, Chapter) else value
+
+
+_SECTIONS: tuple[tuple[type, Callable[[Any], Section]], ...] = (
+    (Attribution, attribution_section), (Decomposition, decomposition_section), (Lens, lens_section), (Effects, effects_section),
+    (Composition, composition_section), (Copying, copying_section), (Factored, factored_section),
+    (Difference, difference_section), (Model, model_section),
+)  # fmt: skip
 
 
 def _scrubs(results: list[ScrubResult]) -> Section:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from scrubjay.attribution.effect import Attribution
-from scrubjay.attribution.lens import Lens
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.claims.hypothesis import Hypothesis
-from scrubjay.interventions import Effects, Run
-from scrubjay.reporting.document import Shown, sections_of
+from scrubjay.interventions import Run
+from scrubjay.reporting.document import Drawn, Shown, sections_of
 from scrubjay.scrubbing import ScrubResult
 from scrubjay.viz import Figure, Markup, notebook, tag, text
 
-DRAWN: tuple[type, ...] = (Run, ScrubResult, Hypothesis, Circuit, Figure, Attribution, Lens, Effects)
+DRAWN: tuple[type, ...] = (Run, ScrubResult, Hypothesis, Circuit, Figure, *get_args(Drawn))
 """The kinds of value that draw themselves."""
 
 

@@ -26,8 +26,9 @@ from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit, layout_note
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Index, Input, Opaque, Split, Weight
+from scrubjay.circuit.ops.aten import name_of
 from scrubjay.circuit.rules import experts_chosen
-from scrubjay.errors import AddressError, CaptureError
+from scrubjay.errors import AddressError, CaptureError, CircuitError
 
 TABLE = {**LAYOUT, **ARITHMETIC, **LOOKUP, **ORDER, **CONVOLUTION, "einsum": einsum}
 SILENT = (
@@ -249,6 +250,10 @@ class _Lifter:
         schema = node.target._schema  # type: ignore[union-attr]
         if schema.is_mutable:
             raise CaptureError(f"{node.name}: {schema.name} changes a tensor in place and could not be functionalised")
+        try:
+            name_of(str(node.target))
+        except CircuitError as error:
+            raise CaptureError(f"{node.name}: {error}") from error
         arguments = json.dumps(
             [plain(list(node.args)), {key: plain(item) for key, item in sorted(node.kwargs.items())}]
         )

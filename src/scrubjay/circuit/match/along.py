@@ -113,9 +113,12 @@ def _carried(circuit: Circuit, roots: dict[str, Node], made: dict[Key, Node], na
     gone = {
         address: circuit.removed.get(address, name)
         for address, node in circuit.table.items()
-        if not is_note(address)
-        and (address not in table or table[address] not in after)
-        and (address in circuit.removed or node in before)
+        if circuit.is_bypassed(address)
+        or (
+            not is_note(address)
+            and (address not in table or table[address] not in after)
+            and (address in circuit.removed or node in before)
+        )
     }
     kept = {address: by for address, by in circuit.removed.items() if address not in circuit.table}
     return replace(circuit, roots=roots, table=table, removed={**kept, **gone}, history=(*circuit.history, name))

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import need_circuit
 from scrubjay.circuit.match.explain import Explanation, explained
 from scrubjay.circuit.match.machine import State
 from scrubjay.circuit.match.matcher import Matcher, Scope
@@ -63,6 +64,7 @@ class Route:
 
 def searched(circuit: Circuit, what: Selector, anatomy: Anatomy | None) -> Reached:
     """Return what lies on the walks that are meant; raise `MatchError` if there are none."""
+    need_circuit(circuit)
     scope = Scope(circuit, anatomy)
     paths = as_paths(what)
     found = reached(circuit, paths.machine(scope))

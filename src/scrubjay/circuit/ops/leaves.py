@@ -63,6 +63,8 @@ class Constant(Node):
 
     def find_axes(self) -> tuple[Axis, ...]:
         """Return no axes."""
+        if not isinstance(self.value, bool | int | float | str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise CircuitError(f"a constant is a real number, 'min' or 'max', and not {self.value!r}")
         if isinstance(self.value, str) and self.value not in {"min", "max"}:
             raise CircuitError(f"a constant is a number, 'min' or 'max', and not {self.value!r}")
         return ()
@@ -76,7 +78,7 @@ class Iota(Node):
 
     def find_axes(self) -> tuple[Axis, ...]:
         """Return its one axis."""
-        return (self.axis,)
+        return in_order((self.axis,))
 
     @property
     def acts_along(self) -> frozenset[str]:

@@ -67,6 +67,11 @@ class Narrow(Node):
     def find_axes(self) -> tuple[Axis, ...]:
         """Return the source's axes with `to` in the place of `axis`."""
         size = self.source.size(self.axis)
+        if self.start < 0 or self.step < 1:
+            raise CircuitError(
+                f"cannot take every {self.step}-th place from {self.start} on of axis {self.axis}={size}: the first place is a number from 0 on, "
+                "and the step one from 1 on (the engine takes slices as they are written, without counting from the end)"
+            )
         if (
             isinstance(size, int)
             and isinstance(self.to.size, int)

@@ -6,6 +6,7 @@ from typing import final
 
 from scrubjay.circuit.axes import Axis, in_order, joined, names
 from scrubjay.circuit.node import Node
+from scrubjay.circuit.ops.aten import check_call
 from scrubjay.errors import CircuitError
 
 MAPS: dict[str, int] = {
@@ -159,7 +160,8 @@ class Opaque(Node):
 
     `layouts` gives each operand's dimensions as products of axes; `arguments` is the call's argument list as JSON text in
     which `{"operand": i}` stands for operand i; `result` says which of several results this is; `dims` lays it out.
-    It acts along all of its axes: nothing is known about it.
+    It acts along all of its axes: nothing is known about it. Only operations that `scrubjay.circuit.ops.aten` lists may be
+    called: a circuit can come from a file, and reading and running it must do nothing but arithmetic.
     """
 
     op: str
@@ -170,7 +172,13 @@ class Opaque(Node):
     dims: tuple[tuple[Axis, ...], ...]
 
     def find_axes(self) -> tuple[Axis, ...]:
-        """Return the axes of the result."""
+        """Return the axes of the result; refuse an operation that is not listed, and arguments that are not plain."""
+        check_call(self.op, self.arguments, len(self.inputs))
+        if len(self.layouts) != len(self.inputs) or self.result < 0:
+            raise CircuitError(
+                f"{self.op} has {len(self.inputs)} operands, {len(self.layouts)} layouts and gives result {self.result}: one layout for each "
+                "operand, and a result from 0 on"
+            )
         return in_order(axis for dim in self.dims for axis in dim)
 
     @property

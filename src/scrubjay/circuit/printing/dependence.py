@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from scrubjay.circuit.circuit import Circuit, is_note
-from scrubjay.circuit.graph import topological
+from scrubjay.circuit.graph import need_circuit, topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Constant, Custom, Gather, Input, Map, Weight
 from scrubjay.errors import CircuitError, near
@@ -42,6 +42,7 @@ def dependence(circuit: Circuit) -> dict[Node, frozenset[str]]:
     >>> sorted(found[one]), sorted(found[Add((one, other))])
     (['one'], ['one', 'other'])
     """
+    need_circuit(circuit)
     order = topological([*circuit.roots.values(), *circuit.table.values()])
     main = main_source(order)
     by_row = frozenset(node.name for node in order if isinstance(node, Input) and ROW in node.axis_names)

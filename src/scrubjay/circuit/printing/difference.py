@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, cast
 
 from scrubjay.circuit.circuit import Circuit, is_note
+from scrubjay.circuit.graph import need_circuit
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Constant, Input, Multiply, Weight
 from scrubjay.circuit.printing.notation import expression, rank
@@ -24,6 +25,18 @@ LEVELS, OPERANDS, LONGEST = 4, 60, 240
 _PLACE = re.compile(r"\bL(\d+)\b")
 _PLACED = re.compile(r"L(\d+)\.(?:H(\d+)\.)?(.+)")
 _NUMBER = re.compile(r"(?<=[A-Za-z_]\.)\d+(?=\.[A-Za-z_])")  # of a layer, in the name of a weight
+
+
+class Digested(Protocol):
+    """A store that can tell the fingerprint of a weight."""
+
+    def digest(self, name: str) -> str:
+        """Return the fingerprint of a stored tensor's values."""
+        ...
+
+
+Stores = Mapping[str, Any]
+"""Stores by source, each `Digested`."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +55,20 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """What `diff` found; false when the two circuits are the same.
+    """What `diff` found; false when the two circuits are the same (and, where stores were given, their weights).
 
     Attributes:
         rewrites: the history of the second that the first lacks.
         undone: the history of the first that the second lacks.
         changed: the smallest expressions that differ.
         rebound: weights that are found elsewhere or otherwise: name, before, after.
+        revalued: weights of other values, where stores were given.
         appeared, vanished: addresses and results that one of the two lacks.
         depends: addresses whose value is another only because of what is below them.
         cut_off: addresses that results depend on in the first, and not in the second.
         inputs_added, inputs_removed: inputs by name.
         notes: how many notes of the recognisers differ in what they name.
+        by_name: whether weights were compared by name alone: both circuits read some, and no stores were given.
     """
 
     rewrites: tuple[str, ...] = ()
@@ -67,6 +82,8 @@ class Difference:
     inputs_added: tuple[str, ...] = ()
     inputs_removed: tuple[str, ...] = ()
     notes: int = 0
+    revalued: tuple[str, ...] = ()
+    by_name: bool = field(default=False, compare=False)
 
     def __bool__(self) -> bool:
         """Tell whether anything differs."""
@@ -85,11 +102,14 @@ class Difference:
     def __str__(self) -> str:
         """Print it: the rewrites, the changed expressions as git does, then lists of addresses, layers together."""
         if not self:
-            return "no difference"
+            return f"no difference{' (weights were compared by name: give stores= to compare values)' if self.by_name else ''}"
         lines = [f"rewritten: {one}" for one in self.rewrites]
         lines += [f"not rewritten: {one}" for one in self.undone]
         lines += [str(one) for one in self.changed]
         lines += _rebound_lines(self.rebound)
+        if self.revalued:
+            more = f" and {len(self.revalued) - 5} more" if len(self.revalued) > 5 else ""
+            lines.append(f"weights of other values: {', '.join(self.revalued[:5])}{more}")
         for words, names in (
             ("inputs added", self.inputs_added),
             ("inputs removed", self.inputs_removed),
@@ -105,8 +125,16 @@ class Difference:
         return "\n".join(lines)
 
 
-def diff(before: Circuit, after: Circuit) -> Difference:
+def diff(before: Circuit, after: Circuit, *, stores: tuple[Stores, Stores] | None = None) -> Difference:
     """Return what changed from one circuit to the other; `str` of it is for reading, and it is false if nothing did.
+
+    Args:
+        before: the one circuit.
+        after: the other.
+        stores: where the weights of each are found, as `(one.stores, other.stores)` of two models. Their values are compared
+            too then; a circuit itself says only what a weight is called, and two models may call all of theirs alike.
+
+    Raises `CircuitError` for a model where a circuit is meant.
 
     >>> from scrubjay.circuit.axes import Axis
     >>> from scrubjay.circuit.ops import Map
@@ -119,11 +147,9 @@ def diff(before: Circuit, after: Circuit) -> Difference:
       - relu(in.x)
       + 0.0
     other values because of these: output
-    >>> print(diff(circuit, circuit))
-    no difference
     """
-    shared = _common(before.history, after.history)
     old, new = _places(before), _places(after)
+    shared = _common(before.history, after.history)
     known = sorted((name for name in old if not is_note(name)), key=rank)  # sites before modules
     starts: dict[tuple[Node, Node], str] = {}
     for name in known:
@@ -156,7 +182,21 @@ def diff(before: Circuit, after: Circuit) -> Difference:
         inputs_added=tuple(name for name in inputs[1] if name not in inputs[0]),
         inputs_removed=tuple(name for name in inputs[0] if name not in inputs[1]),
         notes=sum(before.table.get(name) is not after.table.get(name) for name in named_notes),
+        revalued=_revalued(before, after, stores) if stores is not None else (),
+        by_name=stores is None and before is not after and bool(before.weights) and bool(after.weights),
     )
+
+
+def _revalued(before: Circuit, after: Circuit, stores: tuple[Stores, Stores]) -> tuple[str, ...]:
+    """Return the names of the weights that both circuits read, and that their stores hold different values of."""
+    found: list[str] = []
+    for name in (name for name in before.weights if name in after.weights):
+        digests = [
+            side[one.weights[name].source].digest(name) for side, one in zip(stores, (before, after), strict=True)
+        ]
+        if digests[0] != digests[1]:
+            found.append(name)
+    return tuple(found)
 
 
 def _common(one: Sequence[str], two: Sequence[str]) -> int:
@@ -168,6 +208,7 @@ def _common(one: Sequence[str], two: Sequence[str]) -> int:
 
 def _places(circuit: Circuit) -> dict[str, Node]:
     """Return all named values; a result that is another value than the address of its name goes by `result NAME`."""
+    need_circuit(circuit)
     table = circuit.table
     results = {
         name if table.get(name, node) is node else f"result {name}": node for name, node in circuit.roots.items()
@@ -194,13 +235,35 @@ def _smallest(starts: Mapping[tuple[Node, Node], str]) -> list[tuple[str, Node, 
 
 
 def _below(one: Node, two: Node) -> list[tuple[Node, Node]] | None:
-    """Return the operands that make two values differ, or `None` where they differ themselves."""
+    """Return the operands that make two values differ, or `None` where they differ themselves.
+
+    Sums (and products) are laid side by side by the terms they have in common, in whatever order: what is left is compared.
+    """
+    if (isinstance(two, Add | Multiply) and one in two.operands) or (
+        isinstance(one, Add | Multiply) and two in one.operands
+    ):
+        return None  # the one is a term of the other
+    if type(one) is type(two) and isinstance(one, Add | Multiply):
+        common = Counter(one.operands) & Counter(two.operands)
+        left, right = _left(one, common), _left(two, common)
+        return [*zip(left, right, strict=True)] if left and len(left) == len(right) else None
     if type(one) is not type(two) or len(one.operands) != len(two.operands) or not one.operands:
         return None
     if _own(one) != _own(two):
         return None
     pairs = zip(one.operands, two.operands, strict=True)
     return [pair for pair in pairs if pair[0] is not pair[1]]
+
+
+def _left(node: Node, common: Counter[Node]) -> list[Node]:
+    """Return the operands without those that are in common, each as often as it is."""
+    have, left = common.copy(), list[Node]()
+    for operand in node.operands:
+        if have[operand]:
+            have[operand] -= 1
+        else:
+            left.append(operand)
+    return left
 
 
 def _own(node: Node) -> list[object]:
@@ -233,23 +296,27 @@ def _called(circuit: Circuit) -> Mapping[Node, str]:
 
 
 def _texts(one: Node, two: Node, old: Mapping[Node, str], new: Mapping[Node, str]) -> tuple[str, str]:
-    """Return two values as texts; of two sums or products only the terms that differ."""
-    if type(one) is type(two) and isinstance(one, Add | Multiply):
-        common = Counter(one.operands) & Counter(two.operands)
-        if common:
-            sign = " + " if isinstance(one, Add) else " * "
-            return _rest(one, common, old, sign), _rest(two, common, new, sign)
+    """Return two values as texts; of two sums or products, or one that is a term of the other, only the terms that differ."""
+    for kind, sign in ((Add, " + "), (Multiply, " * ")):
+        terms = [list(each.operands) if isinstance(each, kind) else [each] for each in (one, two)]
+        if isinstance(one, kind) and one in two.operands:
+            terms[0] = [one]
+        if isinstance(two, kind) and two in one.operands:
+            terms[1] = [two]
+        common = Counter(terms[0]) & Counter(terms[1])
+        if (isinstance(one, kind) or isinstance(two, kind)) and common and Counter(terms[0]) != Counter(terms[1]):
+            return _rest(terms[0], common, old, sign), _rest(terms[1], common, new, sign)
     return _text(one, old, top=True), _text(two, new, top=True)
 
 
-def _rest(node: Node, common: Counter[Node], names: Mapping[Node, str], sign: str) -> str:
-    left = common.copy()
-    texts = ["…"]
-    for operand in node.operands:
-        if left[operand]:
-            left[operand] -= 1
+def _rest(terms: Sequence[Node], common: Counter[Node], names: Mapping[Node, str], sign: str) -> str:
+    """Return terms as text, the common ones as dots."""
+    have, texts = common.copy(), ["…"]
+    for term in terms:
+        if have[term]:
+            have[term] -= 1
         else:
-            texts.append(_text(operand, names))
+            texts.append(_text(term, names))
     return sign.join(texts)
 
 

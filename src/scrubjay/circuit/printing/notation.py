@@ -22,7 +22,7 @@ from typing import Any
 
 from scrubjay.circuit import ops
 from scrubjay.circuit.circuit import Circuit, is_note
-from scrubjay.circuit.graph import topological
+from scrubjay.circuit.graph import need_circuit, topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Along, Constant, Custom, Einsum, Input, Iota, Map, Multiply, Weight
 from scrubjay.circuit.printing.fields import Say, as_axes, is_default, parts
@@ -45,7 +45,7 @@ _CHUNK = re.compile(r'(?:"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`|[^\s"`])+')
 def write(circuit: Circuit | Node) -> str:
     """Return a circuit, or one node as the result `output`, as text that `parse` reads back to the same object.
 
-    Raises `CircuitError` for a node whose field holds a value of another type than it declares.
+    Raises `CircuitError` for a node whose field holds a value of another type than it declares, and for what is no circuit.
 
     >>> from scrubjay.circuit.axes import Axis
     >>> x = Input("x", (Axis("model", 4),))
@@ -58,6 +58,7 @@ def write(circuit: Circuit | Node) -> str:
     """
     if isinstance(circuit, Node):
         circuit = Circuit({"output": circuit})
+    need_circuit(circuit)
     order = topological([*circuit.roots.values(), *circuit.table.values()])
     names = _names(circuit, order)
     uses = Counter(operand for node in order for operand in node.operands)

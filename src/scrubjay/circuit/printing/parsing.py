@@ -68,7 +68,9 @@ def parse(text: str, sources: Mapping[str, str] | None = None) -> Circuit:
     if "results" not in reader.frame:
         raise tokens.error("expected a statement 'results (...)', found the end of the text")
     given: dict[str, Any] = {"places": {}, "removed": {}, "history": (), **reader.frame}
-    return Circuit(given["results"], given["places"], given["removed"], given["history"])
+    circuit = Circuit(given["results"], given["places"], given["removed"], given["history"])
+    _ = circuit.inputs  # refuses two of one name
+    return circuit
 
 
 @cache

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scrubjay.circuit.circuit import Circuit, is_note
-from scrubjay.circuit.graph import topological
+from scrubjay.circuit.graph import need_circuit, topological
 from scrubjay.circuit.match import Paths, edges, path
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Constant, Einsum, Input, Map, Multiply, Weight
 from scrubjay.circuit.printing.dependence import change_of, dependence, main_source
-from scrubjay.circuit.printing.sections import rank
+from scrubjay.circuit.printing.sections import at_focus, check_depth, rank
 from scrubjay.circuit.printing.words import WORDS
 from scrubjay.errors import CircuitError
 
@@ -70,6 +70,7 @@ def part_of(
     Raises `AddressError` or `MatchError` for a focus that the circuit lacks, and `CircuitError` for a part of more than
     `most` nodes.
     """
+    need_circuit(circuit)
     title = ", ".join(circuit.roots) if focus is None else focus if isinstance(focus, str) else repr(focus)
     if isinstance(focus, str) and "->" in focus and focus not in circuit.table:
         focus = path(focus)
@@ -84,7 +85,9 @@ def part_of(
     else:
         along = None
         roots = (
-            [*circuit.roots.values()] if focus is None else [circuit.node(focus) if isinstance(focus, str) else focus]
+            [*circuit.roots.values()]
+            if focus is None
+            else [at_focus(circuit, focus) if isinstance(focus, str) else focus]
         )
     names = addresses(circuit)
     constant = {node for node, found in dependence(circuit).items() if not found}
@@ -148,6 +151,7 @@ def _near(
     roots: Sequence[Node], reads: Mapping[Node, Sequence[Node]], depth: int | None
 ) -> tuple[set[Node], dict[Node, int]]:
     """Return the nodes up to `depth` steps down, and how many values of each are further away."""
+    check_depth(depth)
     near, here, steps = {*roots}, [*roots], 0
     while here and (depth is None or steps < depth):
         here = [one for one in dict.fromkeys(operand for node in here for operand in reads[node]) if one not in near]

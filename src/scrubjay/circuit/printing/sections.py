@@ -9,12 +9,16 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Any, cast
 
+from scrubjay.circuit.address import Head, Neuron
 from scrubjay.circuit.circuit import Circuit, is_note
-from scrubjay.circuit.graph import topological
+from scrubjay.circuit.graph import need_circuit, topological
+from scrubjay.circuit.match.matcher import Scope
+from scrubjay.circuit.match.names import address_of, why_no_address
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Constant, Iota, Weight
 from scrubjay.circuit.printing.dependence import Marking, main_source
 from scrubjay.circuit.spelling import LAYER_SITES, MODEL_SITES
+from scrubjay.errors import AddressError, CircuitError
 
 _IN_LAYER = re.compile(r"L(\d+)\.(.+)")
 
@@ -52,7 +56,9 @@ def page_of(circuit: Circuit, focus: str | None, depth: int | None, marks: Marki
 
     Layers whose nodes are marked in different ways are not alike.
     """
-    roots = list(circuit.roots.values()) if focus is None else [circuit.node(focus)]
+    need_circuit(circuit)
+    roots = list(circuit.roots.values()) if focus is None else [at_focus(circuit, focus)]
+    check_depth(depth)
     every = topological(roots)
     far = _beyond(roots, depth)
     order = [node for node in every if node not in far]
@@ -72,6 +78,24 @@ def page_of(circuit: Circuit, focus: str | None, depth: int | None, marks: Marki
     uses = Counter(operand for node in order for operand in node.operands)
     main = main_source(order)
     return Page(order, addresses, uses, _owners(order, addresses), main, marked, unread=unread, deeper=len(far))
+
+
+def at_focus(circuit: Circuit, focus: str) -> Node:
+    """Return the node that a text names: an address of the table or a result.
+
+    Raises `AddressError`, which tells a head's or neuron's part of a node from an address that there is nothing at.
+    """
+    known = focus in circuit.table or focus in circuit.roots or focus in circuit.removed
+    address = None if known or not isinstance(focus, str) else address_of(focus)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if address is not None and isinstance(address.part, Head | Neuron):
+        raise AddressError(why_no_address(address, Scope(circuit)))
+    return circuit.node(focus)
+
+
+def check_depth(depth: object) -> None:
+    """Raise `CircuitError` for a depth that is no number of steps."""
+    if depth is not None and (type(depth) is not int or depth < 0):
+        raise CircuitError(f"depth={depth!r}: a depth is a number of steps from 0 on, or None for all")
 
 
 def _beyond(roots: Iterable[Node], depth: int | None) -> set[Node]:

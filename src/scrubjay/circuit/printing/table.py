@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.circuit import Circuit, is_note
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Constant, Iota, Weight
 from scrubjay.circuit.printing.dependence import Marking, painted
@@ -268,8 +268,11 @@ def _notes(circuit: Circuit, page: Page, *, whole: bool) -> list[str]:
     if whole and (never := [address for address in page.unread if address not in circuit.removed]):
         notes.append(f"no result depends on: {', '.join(never)}")
     for rewrite in dict.fromkeys(circuit.removed.values() if whole else ()):
-        gone = [address for address, by in circuit.removed.items() if by == rewrite]
-        notes.append(f"no result depends any more, since {rewrite}, on: {', '.join(gone)}")
+        since = [address for address, by in circuit.removed.items() if by == rewrite and not is_note(address)]
+        gone = [address for address in since if not circuit.is_bypassed(address)]
+        around = [address for address in since if circuit.is_bypassed(address)]
+        notes += [f"no result depends any more, since {rewrite}, on: {', '.join(gone)}"] if gone else []
+        notes += [f"readers go around, since {rewrite}: {', '.join(around)}"] if around else []
     return notes
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import need_circuit
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Along, Input, Map
 from scrubjay.circuit.rules.algebra import X
@@ -93,6 +94,7 @@ def approximate(circuit: Circuit, approximation: Approximation, where: Where) ->
 
     Raises `CircuitError` where no place was asked for, or it does not apply at one of them.
     """
+    need_circuit(circuit)
     asked = predicate(where)
     chosen = [node for node in circuit.nodes if asked(node)]
     if not chosen:

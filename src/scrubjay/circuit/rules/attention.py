@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import substitute
+from scrubjay.circuit.graph import need_circuit, substitute
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
     Add,
@@ -30,6 +30,7 @@ from scrubjay.circuit.ops import (
 from scrubjay.circuit.rules.algebra import FLATTEN, MODEL, QUERY
 from scrubjay.circuit.rules.distribution import distribute
 from scrubjay.circuit.rules.facts import reads_input
+from scrubjay.circuit.rules.linearity import image
 from scrubjay.circuit.rules.numbers import DOUBLE_CAST
 from scrubjay.circuit.rules.relabels import COMPOSE_RELABELS, SINK_RELABEL
 from scrubjay.circuit.rules.rewriting import rewrite, settle
@@ -123,6 +124,14 @@ def _qk(node: Node) -> Node | str:
 
 
 def _ov(node: Node) -> Node | str:
+    if isinstance(node, Add):  # with the bias of the output projection
+        projected = [at for at, one in enumerate(node.terms) if reads_input(one)]
+        made = (
+            _ov(node.terms[projected[0]])
+            if len(projected) == 1
+            else f"a sum of {len(projected)} values that read inputs"
+        )
+        return made if isinstance(made, str) else image(node, projected[0], made)
     if not isinstance(node, Einsum):
         return expected("an output projection", node)
     data = _data(node)
@@ -144,6 +153,7 @@ def split_qkv(circuit: Circuit, axis: str = "qkv") -> Circuit:
 
     Raises `CircuitError` where no weight does: they are apart already.
     """
+    need_circuit(circuit)
     return rewrite(circuit, PUSH_TAKE, where=lambda node: isinstance(node, Index) and node.axis == axis)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import product as pairs_of
 from math import prod
 
-from scrubjay.circuit.graph import above, substitute
+from scrubjay.circuit.graph import above, substitute, topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Along, Concat, Custom, Einsum, Experts, Index, Input, Map, Opaque
 from scrubjay.circuit.rules.attention import below_of, mixed_of, projected_of
@@ -73,21 +73,27 @@ class Following:
         label: what a source is called; sources with one name make one term.
         enters: which heads are gone through, where their number allows it.
         by_head: whether heads that are not gone through are sources one by one.
+        apart: which mixtures of values have heads that are told apart; what the others write is a source.
         most: more terms than this are refused.
+        opened: the values that were looked through.
     """
 
     stop: Callable[[Node], bool] = lambda _: False
     label: Callable[[Node], Hashable] = _itself
     enters: Callable[[Passed], bool] = lambda _: True
     by_head: bool = False
+    apart: Callable[[Node], bool] = lambda _: True
     most: int = 50_000
     known: dict[State, Terms] = field(default_factory=dict["State", "Terms"])
     heads: dict[Node, Passed] = field(default_factory=dict[Node, Passed])
     pairs: set[Node] = field(default_factory=set[Node])
     found: dict[Hashable, list[Node]] = field(default_factory=dict[Hashable, list[Node]])
+    opened: set[Node] = field(default_factory=set[Node])
 
     def terms(self, node: Node, depth: int = 0, among: str = "stream") -> Terms:
         """Return terms whose sum is the node, by route; the heads on a route are `depth` at most."""
+        if depth < 0:
+            raise CircuitError(f"depth={depth}: how many heads a route may go through is a number from 0 on")
         start = (node, depth, among)
         stack, steps = [start], dict[State, _Step]()
         while stack:
@@ -144,7 +150,7 @@ class Following:
     def _split(self, node: Einsum, left: int) -> _Step:
         """Return the step at what a layer's heads, or one of them, write: into one term for each head."""
         found = mixture_of(node)
-        if found is None:
+        if found is None or not self.apart(found[0]):
             return _Step("source")
         mixture, held, place, axes = found
         below: list[tuple[int, State]] = []
@@ -152,6 +158,8 @@ class Following:
             passed = Passed(mixture, tuple(sorted((*place, *at))))
             own = _at(node, at)
             if left and self.enters(passed):
+                self.opened.update(topological([node], stop=frozenset(held)))
+                self.opened.difference_update(held)
                 own = _pushed(own, held, passed.place)
                 self.heads[own] = passed
                 if own is node:
@@ -166,6 +174,7 @@ class Following:
     def _together(self, node: Node, step: _Step) -> Terms:
         found = [(at, self.known[state]) for at, state in step.below]
         if step.kind == "Add":
+            self.opened.add(node)
             return _summed([terms for _, terms in found])
         if step.kind == "Concat" and isinstance(node, Concat):
             made = _joined(node, [terms for _, terms in found])
@@ -176,6 +185,7 @@ class Following:
             made = self._mapped(node, found)
         if made is None:
             return self._source(node)
+        self.opened.add(node)
         if step.passed is None:
             return made
         return {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
 from collections.abc import Sequence
 
 from scrubjay.circuit.axes import GLOSSARY, Axis
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import need_circuit
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Concat, Custom, Einsum, Input, Map, Narrow, Opaque
 from scrubjay.circuit.rules.algebra import MODEL, V, X, Y
@@ -21,23 +24,76 @@ Sizes = Sequence[int | str]
 def cut(node: Node, axis: str, sizes: Sizes, name: str | None = None) -> list[Node] | str:
     """Return the stretches of a value along an axis, or why they are not its stretches."""
     whole, start = node.size(axis), 0
+    if misfit := _misfit(axis, whole, sizes):
+        return misfit
     made: list[Node] = []
-    for place, size in enumerate(sizes):
-        if isinstance(size, str) and place < len(sizes) - 1:
-            return "only the last stretch may have a size that is known only when run"
+    for size in sizes:
         made.append(Narrow(node, axis, start, Axis(name or axis, size)))
         start += size if isinstance(size, int) else 0
-    if isinstance(whole, int) and (start != whole or isinstance(sizes[-1], str)):
-        return f"axis {axis!r} has {whole} places, and the stretches have {' + '.join(map(str, sizes))}"
-    if isinstance(whole, str) and not isinstance(sizes[-1], str):
-        return f"axis {axis!r} has {whole} places, known only when run: give the last stretch a size such as {whole + ' - ' + str(start)!r}"
     return made
+
+
+def _misfit(axis: str, whole: int | str, sizes: Sizes) -> str | None:
+    """Return why some sizes are not those of the stretches of an axis, which they add up to."""
+    if any(isinstance(size, str) for size in sizes[:-1]):
+        return "only the last stretch may have a size that is known only when run"
+    forms = [_linear(size) for size in (whole, *sizes)]
+    for size, form in zip(sizes, forms[1:], strict=True):
+        if form is None:
+            return f"{size!r} is no size: give a number, or a text such as 'query - 2'"
+        if not set(form) - {""} and form.get("", 0) < 0:
+            return f"a stretch cannot have {size} places"
+    left = Counter(forms[0] or {str(whole): 1})
+    for form in forms[1:]:
+        left.subtract(form or {})
+    if any(left.values()):
+        known = sum(size for size in sizes[:-1] if isinstance(size, int))
+        rest = whole - known if isinstance(whole, int) else f"{whole} - {known}" if known else whole
+        return (
+            f"axis {axis!r} has {whole} places, and the stretches have {' + '.join(map(str, sizes))}, which is not as many: "
+            f"the last of them would be {rest!r}"
+        )
+    return None
+
+
+def _linear(size: int | str) -> dict[str, int] | None:
+    """Return a size as numbers of symbols, that of ones under the empty name; `None` for a text that is no size.
+
+    >>> _linear("2 * query - (batch + 1)")
+    {'query': 2, 'batch': -1, '': -1}
+    """
+    try:
+        found = _terms(ast.parse(str(size).strip(), mode="eval").body, 1)
+    except SyntaxError:
+        return None
+    counts: Counter[str] = Counter()
+    for name, count in found:
+        counts[name] += count
+    return {name: count for name, count in counts.items() if count}
+
+
+def _terms(part: ast.expr, times: int) -> list[tuple[str, int]]:
+    match part:
+        case ast.BinOp(left, ast.Add(), right):
+            return [*_terms(left, times), *_terms(right, times)]
+        case ast.BinOp(left, ast.Sub(), right):
+            return [*_terms(left, times), *_terms(right, -times)]
+        case ast.UnaryOp(ast.USub(), operand):
+            return _terms(operand, -times)
+        case ast.BinOp(ast.Constant(int(count)), ast.Mult(), other) | ast.BinOp(
+            other, ast.Mult(), ast.Constant(int(count))
+        ):
+            return _terms(other, times * count)
+        case ast.Constant(int(count)):
+            return [("", times * count)]
+        case _:  # a symbol, or something of it that is no sum, taken whole
+            return [(ast.unparse(part), times)]
 
 
 def split_to_concat(axis: str, sizes: Sizes) -> Rule:
     """Return the rule that writes a value as its stretches along an axis, one after another.
 
-    A last size that is a text is taken at its word: it must be what is left, or evaluation fails.
+    The last size may be a text (`"query - 2"`); together they must be the axis's own, or the rule does not hold.
     """
 
     def change(node: Node) -> Node | str:
@@ -191,6 +247,7 @@ def in_chunks(circuit: Circuit, axis: str, sizes: Sizes, inputs: Sequence[str] |
     What acts along the axis keeps it whole, and what reads that is computed whole. Raises `CircuitError` where no input
     has the axis.
     """
+    need_circuit(circuit)
     chosen = [
         node for node in circuit.nodes
         if isinstance(node, Input) and axis in node.axis_names and (inputs is None or node.name in inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import readers
+from scrubjay.circuit.graph import need_circuit, readers
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Along, Constant, Einsum, Input, Map, Multiply, Weight
 from scrubjay.circuit.rules.algebra import QUERY, V, X
@@ -13,6 +13,7 @@ from scrubjay.circuit.rules.facts import NOT_FLOATING, floating, product, reads_
 from scrubjay.circuit.rules.rewriting import rewrite
 from scrubjay.circuit.rules.rule import Rule, expected
 from scrubjay.circuit.rules.sources import MODEL_BIAS, MODEL_SCALE, normed
+from scrubjay.errors import CircuitError
 
 
 def _expand_center(node: Node) -> Node | str:
@@ -130,23 +131,31 @@ def _weight(node: Node) -> bool:
 def _fold_scale(node: Node) -> Node | str:
     if not isinstance(node, Einsum):
         return expected("a contraction", node)
-    if not floating([*node.factors, *(one for f in node.factors if isinstance(f, Multiply) for one in f.factors)]):
+    if not floating([*node.factors, *(one for f in node.factors for one in _uncast(f).operands)]):
         return NOT_FLOATING
     into = next((at for at, one in enumerate(node.factors) if _weight(one)), None)
     if into is None:
         return "none of its factors is made of weights"
-    for place, factor in enumerate(node.factors):
+    for place, whole in enumerate(node.factors):
+        factor = _uncast(whole)
         if not isinstance(factor, Multiply) or not reads_input(factor):
             continue
         scales = [one for one in factor.factors if _weight(one)]
         if not scales:
             continue
         kept = product([one for one in factor.factors if not _weight(one)])
+        if factor is not whole:  # a norm that is found in another precision
+            kept, scales = Map("cast", (kept,), ("model",)), [Map("cast", (one,), ("model",)) for one in scales]
         factors = list(node.factors)
         factors[place] = kept
         factors[into] = Multiply((*scales, node.factors[into]))
         return Einsum(tuple(factors), node.summed)
     return "none of its factors is a value times weights"
+
+
+def _uncast(node: Node) -> Node:
+    """Return what is cast to the model's own type, where a node is that."""
+    return node.inputs[0] if isinstance(node, Map) and node.op == "cast" and node.parameters == ("model",) else node
 
 
 def _fold_bias(node: Node) -> Node | str:
@@ -190,11 +199,17 @@ def fold_norms(circuit: Circuit) -> Circuit:
     Linear maps that read a value times weights, plus weights. The new weights are expressions over the old ones. Raises
     `CircuitError` where there is nothing to fold.
     """
+    need_circuit(circuit)
     maps = {
         node
         for node in circuit.nodes
         if not isinstance(_fold_bias(node), str) or not isinstance(_fold_scale(node), str)
     }
+    if not maps:
+        raise CircuitError(
+            "no linear map reads a value times weights, or plus weights: no norm has weights to fold (they are folded already, perhaps), "
+            "or what it gives is turned or gated before a linear map reads it"
+        )
     reading = readers(circuit.roots.values())
     sums = {one for node in maps for one in reading[node] if isinstance(one, Add) and all(_weight(t) or t is node for t in one.terms)}  # fmt: skip
     return rewrite(circuit, (FOLD_BIAS, FOLD_SCALE, COLLECT_BIAS), where=maps | sums)

@@ -8,12 +8,14 @@ from typing import TypeGuard
 
 from scrubjay.circuit.axes import Axis
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import need_circuit
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Einsum, Index, Input, Multiply, Narrow, Weight
 from scrubjay.circuit.rules.facts import NOT_FLOATING, contraction, floating, total, widened
 from scrubjay.circuit.rules.joining import Sizes, by_stretches
 from scrubjay.circuit.rules.rewriting import rewrite
 from scrubjay.circuit.rules.rule import Rule, expected
+from scrubjay.errors import CircuitError
 
 _HEAD, _D_HEAD = Axis("head", 3), Axis("d_head", 2)
 _Z = Input("z", (Axis("query", "query"), _HEAD, _D_HEAD))
@@ -229,12 +231,14 @@ def split_heads(circuit: Circuit, head: Sequence[str] = ("head", "kv", "group"))
     Each head's term of what a layer's attention writes gets its address, `L3.H7.out`, so that it can be matched and changed.
     Raises `CircuitError` where nothing is contracted over heads.
     """
+    need_circuit(circuit)
     names = set(head)
-    made = rewrite(
-        circuit,
-        tuple(split_places(name) for name in head),
-        where=lambda node: isinstance(node, Einsum) and bool(names & set(node.summed)),
-    )
+    over = [node for node in circuit.nodes if isinstance(node, Einsum) and names & set(node.summed)]
+    if not over:
+        raise CircuitError(
+            f"nothing is contracted over {' or '.join(head)}: the circuit has no heads, or they are split already"
+        )
+    made = rewrite(circuit, tuple(split_places(name) for name in head), where=over)
     return made.with_table({**_heads(circuit, made, head), **made.table})
 
 

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scrubjay.circuit.circuit import Circuit, is_note
-from scrubjay.circuit.graph import topological
+from scrubjay.circuit.circuit import Circuit, removed_by
+from scrubjay.circuit.graph import need_circuit, topological
 from scrubjay.circuit.node import Node
+from scrubjay.circuit.rules.bypass import led_around
 from scrubjay.circuit.rules.facts import Where, predicate
 from scrubjay.circuit.rules.rule import Rule
 from scrubjay.errors import CircuitError
@@ -32,15 +33,17 @@ class Settled:
 
 
 def rewrite(
-    circuit: Circuit | Mapping[str, Node] | Node, rules: Rule | Sequence[Rule], where: Where | None = None
+    circuit: Circuit | Mapping[str, Node] | Node,
+    rules: Rule | Sequence[Rule],
+    where: Where | str | Sequence[str] | None = None,
 ) -> Circuit:
     """Return the circuit with the rules applied, bottom-up, until none holds at any place asked for.
 
     Args:
         circuit: the circuit, or results by name, or one result (`output`).
         rules: the equalities; at a node the first that holds is taken.
-        where: at which nodes of the circuit as it is: a predicate, or the nodes themselves (what a matcher found). What
-            a rule made at a place belongs to that place. Everywhere when not given.
+        where: at which nodes of the circuit as it is: a predicate, the nodes themselves (what a matcher found), or an address
+            of the circuit, or several. What a rule made at a place belongs to that place. Everywhere when not given.
 
     Its values are the circuit's, its addresses too; the rules and their counts go into the history (`explain`). Raises
     `CircuitError` where no place was found or no rule holds at those asked for (it says why not), and where the rules
@@ -58,29 +61,29 @@ def rewrite(
         if not isinstance(rule, Rule):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise CircuitError(f"{rule!r} is no equality; rewrite takes rules that keep the value")
     everything = [*before.roots.values(), *before.table.values()]
-    found = settle(everything, chosen, where)
-    if where is not None and not found.applied:
-        raise CircuitError(_nothing(everything, chosen, where, found.places))
+    asked = _asked(before, where)
+    found = settle(everything, chosen, asked)
+    if asked is not None and not found.applied:
+        raise CircuitError(_nothing(everything, chosen, asked, found.places))
     if not found.applied:
         return before
     words = ", ".join(f"{name} x{count}" for name, count in found.applied.items())
     after = replace(before.mapped(found.made), history=(*before.history, f"equality: {words}"))
-    return replace(after, removed=_cut_off(before, after))
+    return replace(after, removed=removed_by(before, after, led_around(before, found.made, after)))
 
 
-def _cut_off(before: Circuit, after: Circuit) -> dict[str, str]:
-    """Return the addresses that results no longer depend on: their values can be read, and changing them changes nothing."""
-    read, now = set(before.nodes), set(after.nodes)
-    cut = {
-        address: before.removed.get(address, after.history[-1])
-        for address, node in after.table.items()
-        if node not in now and not is_note(address) and (address in before.removed or before.table[address] in read)
-    }
-    return {**{address: old for address, old in before.removed.items() if address not in after.table}, **cut}
+def _asked(circuit: Circuit, where: Where | str | Sequence[str] | None) -> Where | None:
+    """Return the places asked for, addresses as their nodes."""
+    if isinstance(where, str):
+        return [circuit.node(where)]
+    if where is None or callable(where):
+        return where
+    return [circuit.node(one) if isinstance(one, str) else one for one in where]
 
 
 def explain(circuit: Circuit) -> str:
     """Return the history of a circuit as text: each rewrite, and for equalities the rules with their counts."""
+    need_circuit(circuit)
     lines = [f"{place}. {entry}" for place, entry in enumerate(circuit.history, 1)]
     return "\n".join(lines) or "nothing was rewritten"
 
@@ -98,7 +101,11 @@ def rules_applied(circuit: Circuit) -> dict[str, int]:
 def _as_circuit(given: Circuit | Mapping[str, Node] | Node) -> Circuit:
     if isinstance(given, Circuit):
         return given
-    return Circuit({"output": given}) if isinstance(given, Node) else Circuit(dict(given))
+    if isinstance(given, Node):
+        return Circuit({"output": given})
+    if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        need_circuit(given)
+    return Circuit(dict(given))
 
 
 def _nothing(roots: Sequence[Node], rules: Sequence[Rule], where: Where, places: int) -> str:

@@ -6,17 +6,21 @@ renamings. A source is where that ends: a contraction (what a head or an MLP wro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from scrubjay.circuit.circuit import Circuit
+from scrubjay.circuit.graph import need_circuit
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import Add, Along, Einsum, Experts, Map, Multiply, Weight
 from scrubjay.circuit.rules.algebra import MODEL, V, X, Y
 from scrubjay.circuit.rules.distribution import spread_over
-from scrubjay.circuit.rules.facts import Where, predicate, reads_input
+from scrubjay.circuit.rules.facts import Where, floating, predicate, reads_input
 from scrubjay.circuit.rules.following import Following, State, Terms
 from scrubjay.circuit.rules.linearity import image, linear_in
 from scrubjay.circuit.rules.rewriting import rewrite
 from scrubjay.circuit.rules.rule import Rule
 from scrubjay.circuit.rules.turning import is_projection
+from scrubjay.errors import CircuitError
 
 MODEL_SCALE, MODEL_BIAS = Weight("model", "scale", ((MODEL,),)), Weight("model", "bias", ((MODEL,),))
 """Leaves of the examples."""
@@ -89,8 +93,32 @@ def expand_residual(circuit: Circuit, where: Where | None = None, stop: Where = 
     A map of layer n has about as many terms as components were written before it, so that all of them together have a
     number quadratic in the layers. Raises `CircuitError` where none reads a sum.
     """
+    need_circuit(circuit)
     asked = predicate(where)
-    return rewrite(circuit, by_source(stop=stop, known={}), where=lambda node: is_projection(node) and asked(node))
+    maps = [node for node in circuit.nodes if is_projection(node) and asked(node)]
+    if not maps:
+        raise CircuitError(
+            "there is no linear map (one value that reads an input, by weights) among the nodes asked for"
+        )
+    rounded = rounding(circuit.nodes)
+    try:
+        return rewrite(circuit, by_source(stop=stop, known={}), where=maps)
+    except CircuitError as error:
+        if rounded is None:
+            raise
+        raise CircuitError(f"{error}. {ROUNDED.format(to=rounded)}") from error
+
+
+ROUNDED = "This circuit rounds to {to} on the way, which is not linear; use its exact form, model.exact().circuit"
+
+
+def rounding(nodes: Iterable[Node]) -> str | None:
+    """Return the type that values made of inputs are rounded to among some nodes, if any are."""
+    for one in nodes:
+        cast = isinstance(one, Map) and one.op == "cast" and one.parameters[0] != "model"
+        if cast and floating([one, *one.operands]) and reads_input(one):
+            return str(one.parameters[0]) if isinstance(one, Map) else None
+    return None
 
 
 def normed(value: Node) -> Node:

@@ -7,15 +7,31 @@ norm scales stay the run's own, shared by all terms, so this is an equality; the
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scrubjay.circuit.address import Head, parse
 from scrubjay.circuit.axes import Axis
-from scrubjay.circuit.circuit import Circuit, is_note
+from scrubjay.circuit.circuit import Circuit, is_note, removed_by
+from scrubjay.circuit.graph import need_circuit
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Along, Einsum, Gather, Index, Input, Map, Multiply, Relabel, Weight
+from scrubjay.circuit.ops import (
+    Add,
+    Along,
+    Constant,
+    Einsum,
+    Experts,
+    Gather,
+    Index,
+    Input,
+    Map,
+    Multiply,
+    Relabel,
+    Repeat,
+    Weight,
+)
 from scrubjay.circuit.rules.algebra import FLATTEN, WEIGHTS_FIRST
 from scrubjay.circuit.rules.attention import below_of, projected_of
+from scrubjay.circuit.rules.bypass import around_replaced
 from scrubjay.circuit.rules.distribution import distribute
 from scrubjay.circuit.rules.facts import Where, floating, fresh, predicate, reads_input, total, widened
 from scrubjay.circuit.rules.following import Following, Passed, Place, Route, held_still
@@ -30,6 +46,9 @@ from scrubjay.errors import CircuitError
 
 _HEADS = ("head", "kv", "group")
 _SITES = ("q", "k", "v", "q_rot", "k_rot", "scores")
+_WRITES = ("attn.out", "cross.out", "mixer.out", "mlp.out")
+_MASKED = -1e9
+"""What a mask puts in place of scores is no more than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,16 +92,20 @@ def path_terms(
         through: the heads that may be gone through (`L0.H3`); all when not given. The others are sources.
         most: more terms than this are refused.
 
-    Weights that are added (biases) are one source, `biases`. Raises `AddressError` for an address that the circuit lacks, and
+    Weights that are added (biases) are one source, `biases`. What a layer writes goes by its address (`L0.mlp.out`), after a norm of
+    its own, whose scale is held. Cross-attention and the layers of an encoder are sources whole. Scores are those before their mask,
+    which is a term of its own (`mask`: 0 where a key is seen, else -inf). Raises `AddressError` for an address that the circuit lacks, and
     `CircuitError` where the reader is no linear function of a sum, or has too many terms.
     """
-    node, pairs = _reader(circuit, reader)
+    need_circuit(circuit)
+    node, pairs, masks = _reader(circuit, reader)
     known = _Names(circuit)
     asked = None if through is None else frozenset(_head_name(one) for one in through)
     following = Following(
         label=known.source,
         enters=lambda passed: asked is None or known.head(passed) in asked,
         by_head=True,
+        apart=lambda mixture: mixture in known.mixtures,
         most=most,
         pairs=pairs,
     )
@@ -93,9 +116,12 @@ def path_terms(
             f"{reader} is no linear function of what it reads: {known.said(next(iter(following.found)))} stands between"
         )
     ends = (f"{reader.removesuffix('.scores')}.q", f"{reader.removesuffix('.scores')}.k") if pairs else (reader,)
-    return tuple(
+    terms = [
         PathTerm(_named(key, ends, known, following), term, _begins(key, following)) for key, term in found.items()
-    )
+    ]
+    names = ["mask", *(f"mask.{number}" for number in range(2, len(masks) + 1))]
+    terms += [PathTerm(((name, reader),), mask, (mask,)) for name, mask in zip(names, masks, strict=False)]
+    return tuple(terms)
 
 
 def _refuse_casts(following: Following, reader: str) -> None:
@@ -141,15 +167,18 @@ class _Names:
         self.mixtures: dict[Node, str] = {}
         self.others: dict[Node, str] = {}
         plain = {address: node for address, node in circuit.table.items() if not is_note(address)}
-        for address, node in sorted(plain.items(), key=lambda pair: (not _is_short(pair[0]), len(pair[0]))):
+        short = {address: node for address, node in plain.items() if _is_short(address)}
+        for address, node in sorted(short.items(), key=lambda pair: len(pair[0])):
             self.nodes.setdefault(node, address)
-        for address, node in plain.items():
+        for address, node in short.items():
             where, _, site = address.partition(".")
             if site == "attn.z":
                 self.mixtures.update(dict.fromkeys(_chain(node), where))
-            elif site in {"mlp.out", "attn.out"} or address in {"embed", "pos_embed"}:
-                for one in _chain(node):
+            elif site in _WRITES or address in {"embed", "pos_embed"}:
+                for one in _written_by(node, self.nodes):
                     self.nodes.setdefault(one, address)
+        for address, node in sorted(plain.items(), key=lambda pair: len(pair[0])):
+            self.nodes.setdefault(node, address)
 
     def source(self, node: Node) -> Hashable:
         """Return the name of a source; the node itself for a head, which is named by its place."""
@@ -198,6 +227,20 @@ def _chain(node: Node) -> list[Node]:
     return found
 
 
+def _written_by(node: Node, named: Mapping[Node, str]) -> list[Node]:
+    """Return what a layer writes and what that is a sum or linear function of, to contractions, experts and named values."""
+    found, stack = dict[Node, None](), [node]
+    while stack:
+        one = stack.pop()
+        if one in found or not reads_input(one) or (one is not node and one in named):
+            continue
+        found[one] = None
+        if isinstance(one, Einsum | Experts):
+            continue
+        stack += one.operands if isinstance(one, Add) else [one.operands[at] for at in linear_in(one)]
+    return list(found)
+
+
 def _down(node: Node) -> list[Node]:
     """Return a node and those below it to the next contraction, as long as one alone reads an input."""
     found = [node]
@@ -209,11 +252,11 @@ def _down(node: Node) -> list[Node]:
     return found
 
 
-def _reader(circuit: Circuit, text: str) -> tuple[Node, set[Node]]:
-    """Return a reader by its address, and the contraction of queries with keys where it is scores."""
+def _reader(circuit: Circuit, text: str) -> tuple[Node, set[Node], list[Node]]:
+    """Return a reader by its address (scores before their mask), the contraction of queries with keys, and the masks."""
     address = parse(text)
     if address.layer is None:
-        return circuit.node(text), set()
+        return circuit.node(text), set(), []
     if not isinstance(address.part, Head) or address.site not in _SITES:
         raise CircuitError(
             f"{text!r} is no reader; give logits, or one head's {', '.join(_SITES)}, such as L{address.layer}.H0.k"
@@ -224,7 +267,32 @@ def _reader(circuit: Circuit, text: str) -> tuple[Node, set[Node]]:
     for name, at in place:
         own = Index(own, name, at) if name in own.axis_names else own
     own = held_still(own, _reads(node), [push_index(tuple(dict(place)))])
-    return own, _pairs(own) if address.site == "scores" else set()
+    if address.site != "scores":
+        return own, set(), []
+    own, masks = _unmasked(own)
+    return own, _pairs(own), masks
+
+
+def _unmasked(node: Node) -> tuple[Node, list[Node]]:
+    """Return scores below the choices of a mask, `where(mask, scores, -inf)`, and for each what it adds: 0 or -inf."""
+    masks: list[Node] = []
+    while isinstance(node, Map) and node.op == "where":
+        chosen, one, two = node.inputs
+        if _is_masked(two):
+            masks.append(Map("where", (chosen, Constant(0.0), two)))
+            node = one
+        elif _is_masked(one):
+            masks.append(Map("where", (chosen, one, Constant(0.0))))
+            node = two
+        else:
+            break
+    return node, masks
+
+
+def _is_masked(node: Node) -> bool:
+    while isinstance(node, Repeat) or (isinstance(node, Map) and node.op == "cast"):
+        node = node.operands[0]
+    return isinstance(node, Constant) and isinstance(node.value, int | float) and node.value <= _MASKED
 
 
 def _head_place(pattern: Node, head: object, text: str) -> Place:
@@ -272,6 +340,8 @@ def _pairs(node: Node) -> set[Node]:
                 return {one}
         elif isinstance(one, Add):
             stack.extend(one.terms)
+        elif isinstance(one, Map) and one.op == "where":
+            stack.append(_unmasked(one)[0])
         else:
             stack.extend(one.operands[at] for at in linear_in(one))
     raise CircuitError(f"{node!r} is no linear function of queries with keys (a soft cap stands between, perhaps)")
@@ -287,12 +357,17 @@ def through_heads(depth: int = 1, stop: Where = (), most: int = 50_000) -> Rule:
 
     A contraction of queries with keys is expanded in both.
     """
+    return _through_heads(depth, stop, most, set())
+
+
+def _through_heads(depth: int, stop: Where, most: int, opened: set[Node]) -> Rule:
+    """Return the rule of `through_heads`, which adds to `opened` the values that it looks through."""
     asked = predicate(stop)
 
     def change(node: Node) -> Node | str:
         if not isinstance(node, Einsum):
             return expected("a linear map, or queries with keys", node)
-        following = Following(asked, by_head=True, most=most)
+        following = Following(asked, by_head=True, most=most, opened=opened)
         if not is_projection(node):
             data = [one for one in node.factors if reads_input(one)]
             if len(data) != 2 or any(one not in cores(one) for one in data):
@@ -327,9 +402,13 @@ def virtual_heads(
     chosen = [node for node in circuit.nodes if asked(node)]
     if not chosen:
         raise CircuitError("virtual_heads: no node of the circuit was asked for")
-    rule = through_heads(depth, stop, most)
+    opened: set[Node] = set()
+    rule = _through_heads(depth, stop, most, opened)
     changes: Mapping[Node, Node] = {node: applied(rule, node) for node in chosen}
-    return circuit.rewrite(changes, f"equality: {rule.name} x{len(changes)}")
+    made = circuit.rewrite(changes, f"equality: {rule.name} x{len(changes)}")
+    return replace(
+        made, removed=removed_by(circuit, made, around_replaced(circuit, changes, made, opened - set(changes)))
+    )
 
 
 def _contraction(node: Node) -> set[Node]:

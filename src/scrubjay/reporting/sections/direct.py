@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scrubjay.attribution.answers import plain
+from scrubjay.attribution.decomposition import Decomposition
 from scrubjay.attribution.effect import Attribution
 from scrubjay.attribution.lens import Lens
 from scrubjay.reporting.words import listed
@@ -56,7 +57,24 @@ def lens_section(found: Lens, row: int = 0) -> Section:
     part = "" if len(shown) == len(columns) else f", the last {len(shown)} of {len(columns)} positions"
     grid = lens_grid(found.places, read, words, likely, f"Logit lens of {found.model.name}")
     caption = f"The likeliest token at each place of the stream, row {row}{part}; colour is its probability."
-    return Section(f"Logit lens of {found.model.name}", "", (Figure(grid, caption),))
+    answers = _answer_figure(found, row, shown, read)
+    return Section(f"Logit lens of {found.model.name}", _when(found, row), (Figure(grid, caption), *answers))
+
+
+def _when(found: Lens, row: int) -> str:
+    """Return in words from where on each answer is the likeliest at the last position of a row."""
+    if found.answers is None or found.rank is None or found.logprob is None:
+        return ""
+    last = int(np.flatnonzero(found.real[row])[-1])
+    said: list[str] = []
+    for number, answer in enumerate(found.answers[row]):
+        place = found.first_rank(row, -1, number)
+        end, likely = int(found.rank[-1, row, last, number]) + 1, float(np.exp(found.logprob[-1, row, last, number]))
+        since = f"is the likeliest from {place} on" if place is not None else f"is number {end} at {found.places[-1]}"
+        said.append(
+            f"At the last position the answer {found.spelled(int(answer))} {since}, with probability {likely:.3f}."
+        )
+    return " ".join(said)
 
 
 def lens_grid(
@@ -78,3 +96,35 @@ def _cell(word: str, value: float) -> Markup:
         return tag("td", shown, title=f"{shown}: no value")
     colour = sequential(value, 1.0)
     return tag("td", shown, style=f"background:{colour};color:{ink(colour)}", title=f"{shown}: {value:.3f}")
+
+
+def decomposition_section(found: Decomposition) -> Section:
+    """Return the section of a value taken apart: the mean length of what each source adds, the longest as bars."""
+    lengths = found.norms.detach().double().cpu().numpy()
+    chosen = set(np.argsort(-lengths, kind="stable")[:_MOST_BARS].tolist())
+    order = [place for place in range(len(lengths)) if place in chosen]
+    many = "All sources" if len(order) == len(lengths) else f"The {len(order)} longest of {len(lengths)} sources"
+    notes = f" {'; '.join(found.notes)}." if found.notes else ""
+    caption = f"{many}, in the order of computation; mean length over rows and real positions.{notes}"
+    title = f"What each source adds to {found.site}"
+    figure = Figure(bars([found.sources[one] for one in order], lengths[order], title=title), caption)
+    longest = listed([f"{found.sources[one]} ({lengths[one]:.2f})" for one in np.argsort(-lengths, kind="stable")[:3]])
+    finding = f"The longest are {longest}. They add up to within {found.error:.1e}."
+    return Section(f"Sources of {found.site}", finding, (figure,))
+
+
+def _answer_figure(found: Lens, row: int, shown: np.ndarray, read: list[str]) -> list[Figure]:
+    """Return how likely the answers are at each place and position of a row, with their ranks."""
+    if found.answers is None or found.logprob is None or found.rank is None:
+        return []
+    figures: list[Figure] = []
+    for number, answer in enumerate(found.answers[row]):
+        ranks = [[f"#{int(one) + 1}" for one in line] for line in found.rank[:, row, shown, number]]
+        likely = np.exp(found.logprob[:, row, shown, number])
+        said = found.spelled(int(answer))
+        grid = lens_grid(found.places, read, ranks, likely, f"The answer {said}")
+        words = (
+            f"The rank of the answer {said} among all tokens, #1 the likeliest, row {row}; colour is its probability."
+        )
+        figures.append(Figure(grid, words))
+    return figures
