@@ -176,7 +176,12 @@ def test_a_model_without_text_reads_its_images() -> None:
 def test_a_model_of_sound_is_refused() -> None:
     from transformers import Wav2Vec2Config, Wav2Vec2Model  # noqa: PLC0415
 
-    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     sizes |= {
         "conv_dim": (8,),
         "conv_kernel": (4,),
