@@ -10,6 +10,7 @@ from contextlib import ExitStack, chdir
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -18,6 +19,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _enter_empty_folder(namespace: dict[str, Any]) -> None:
+    # The same random weights on every run; DOCS_SEED=1 pytest docs draws others, on which every page must hold as well.
+    torch.manual_seed(int(os.environ.get("DOCS_SEED", "0")))
     stack = ExitStack()
     stack.enter_context(chdir(stack.enter_context(TemporaryDirectory())))
     namespace["_stack"] = stack

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,6 +17,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "scrubjay"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start every test at the same draws, whatever ran before it in the same process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

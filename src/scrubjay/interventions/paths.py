@@ -260,7 +260,7 @@ def _part(
     work: _Paths, rows: list[int], stacks: Mapping[Hashable, int], stack: int | None, report: Progress,
     note: Callable[[Hashable, Work], None] | None = None,
 ) -> Part:  # fmt: skip
-    """Return the table of some rows; `note` is told what each evaluation of a route cost."""
+    """Return the table of some rows; or where `note` is given, of the first variants of each route, and it is told what they cost."""
     ground, moved = _ground(work, rows)
     start = _first_change(rows_of(work.taker, rows), rows_of(work.giver, rows))
     table = np.full((len(work.writers), len(work.groups), len(rows)), np.nan)
@@ -270,7 +270,7 @@ def _part(
         for turn, route in enumerate(_routes(work.model, work.writers, group, work.mlps, ground.read)):
             ground = _completed(ground, route.plan, route.moved)
             count.held = ground.work.kept_bytes
-            chunks = _chunks(route, moved, (stack, stacks.get((column, turn))))
+            chunks = _chunks(route, moved, (stack, stacks.get((column, turn))))[: None if note is None else 1]
             for chunk, (made, cost) in halving(chunks, partial(_evaluated, ground, route, moved, start)):
                 for one, row in zip(chunk, made.expand(len(chunk), -1), strict=True):
                     table[number[one], column] = row.numpy()
