@@ -54,6 +54,10 @@ class HypothesisError(ScrubjayError, ValueError):
     """A hypothesis is ill-formed, or cannot be tested on this data."""
 
 
+class EvidenceError(ScrubjayError, ValueError):
+    """A specification, a record or a bundle is damaged, or does not say what it must."""
+
+
 class CheckError(ScrubjayError, ValueError):
     """A captured model does not compute what its module computes, or lacks a property that a method relies on."""
 

@@ -70,7 +70,7 @@ def test_the_same_weights_have_the_same_digest(tmp_path):
 
 
 def test_unknown_models_are_named_near():
-    with pytest.raises(AddressError, match=r"'braket' was asked for; .* brackets; did you mean brackets"):
+    with pytest.raises(AddressError, match=r"'braket' was asked for; .* brackets, induction; did you mean brackets"):
         read("braket")
 
 

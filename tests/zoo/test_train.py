@@ -166,9 +166,22 @@ def test_measurement_has_closed_forms():
     assert measure(Fixed(-2.0), data, seed=0)["wrong"] == 200
 
 
-def test_measurement_needs_one_label_a_row():
-    with pytest.raises(InputError, match=r"labels' shape is \(200, 6\)"):
-        measure(Fixed(1.0), Dataset("copy", DATA.inputs, DATA.inputs["input_ids"]), seed=0)
+def test_measurement_of_labels_at_every_position_counts_each():
+    class Says(nn.Module):
+        """Gives the token of its own position, right where the label is that token."""
+
+        def forward(self, input_ids, attention_mask):
+            return 3.0 * nn.functional.one_hot(input_ids, 2).double()
+
+    ids = DATA.inputs["input_ids"]
+    labels = ids.copy()
+    labels[:, 0] = 1 - labels[:, 0]
+    figures = measure(Says(), Dataset("copy", DATA.inputs, labels), seed=0)
+    assert figures["rows"] == 200
+    assert figures["wrong"] == 200
+    assert figures["accuracy"] == pytest.approx(5 / 6)
+    right, wrong = math.log(1 + math.exp(-3)), math.log(1 + math.exp(3))
+    assert figures["cross_entropy"] == pytest.approx((5 * right + wrong) / 6)
 
 
 def test_batches_and_rates():

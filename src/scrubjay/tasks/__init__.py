@@ -10,11 +10,11 @@ from types import MappingProxyType
 
 from scrubjay.claims.data import Dataset
 from scrubjay.errors import AddressError, near
-from scrubjay.tasks import brackets
+from scrubjay.tasks import brackets, induction
 
-__all__ = ["TASKS", "brackets", "task"]
+__all__ = ["TASKS", "brackets", "induction", "task"]
 
-TASKS: Mapping[str, Callable[..., Dataset]] = MappingProxyType({"brackets": brackets.draw})
+TASKS: Mapping[str, Callable[..., Dataset]] = MappingProxyType({"brackets": brackets.draw, "induction": induction.draw})
 """Every task by name: a function `(n, seed, **options) -> Dataset`."""
 
 

@@ -22,7 +22,7 @@ from scrubjay.evidence.digest import digest_bytes
 from scrubjay.zoo.checkpoint import write_file
 from scrubjay.zoo.transformer import Config, Transformer
 
-SHIPPED = ("brackets",)
+SHIPPED = ("brackets", "induction")
 """The models that come with the package."""
 
 FOLDER = Path(__file__).parent / "models"
@@ -34,7 +34,7 @@ def models() -> tuple[str, ...]:
     """Return the names of the models that come with the package.
 
     >>> models()
-    ('brackets',)
+    ('brackets', 'induction')
     """
     return SHIPPED
 

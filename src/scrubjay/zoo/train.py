@@ -143,27 +143,23 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def measure(model: nn.Module, data: Dataset, seed: int, batch: int = 512) -> dict[str, float | int]:
-    """Return what a model that gives one answer for each row gets right.
+    """Return what a model gets right, at every label: one for each row, or one for each row and position.
 
-    Keys: `rows`; `accuracy`; `wrong` (rows); `cross_entropy`, in nats; `label_permuted_loss`, the cross-entropy with
+    Keys: `rows`; `accuracy`; `wrong` (labels); `cross_entropy`, in nats; `label_permuted_loss`, the cross-entropy with
     the labels permuted (by `seed`), the baseline of causal scrubbing; and `constant_predictor_loss`, that of always
     giving the labels' frequencies, which a scrubbed model must beat to know anything.
-
-    Raises:
-        InputError: if the labels are not of shape (row,).
     """
-    if data.labels.ndim != 1:
-        raise InputError(f"a measurement needs one label for each row, but the labels' shape is {data.labels.shape}")
     inputs, labels = _tensors(data)
+    labels = labels.flatten()
     with torch.no_grad():
         parts = [model(*(each[at : at + batch] for each in inputs)) for at in range(0, len(data), batch)]
-    log_probabilities = torch.cat(parts).double().log_softmax(-1)  # (row, class)
-    permuted = labels[torch.from_numpy(np.random.default_rng(seed).permutation(len(data)))]
+    log_probabilities = torch.cat(parts).double().flatten(0, -2).log_softmax(-1)  # (label, class)
+    permuted = labels[torch.from_numpy(np.random.default_rng(seed).permutation(len(labels)))]
     wrong = int((log_probabilities.argmax(-1) != labels).sum())
-    frequencies = np.unique(data.labels, return_counts=True)[1] / len(data)
+    frequencies = np.unique(data.labels, return_counts=True)[1] / len(labels)
     return {
         "rows": len(data),
-        "accuracy": 1 - wrong / len(data),
+        "accuracy": 1 - wrong / len(labels),
         "wrong": wrong,
         "cross_entropy": float(functional.nll_loss(log_probabilities, labels)),
         "label_permuted_loss": float(functional.nll_loss(log_probabilities, permuted)),
