@@ -11,14 +11,16 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 # Tools that Scrubjay is compared with, one folder of benchmarks/peers and one environment each; never a dependency.
 PEERS := transformer_lens nnsight pyvene rust_circuit
+BENCH_PEERS := $(PEERS) hooked_transformer auto_circuit
 
-.PHONY: help demo test check bench models peers clean
+.PHONY: help demo test check bench bench-peers models peers clean
 
 help:
 	@echo "make demo    install, then the tour: a claim about a small model, scrubbed, and a report to open"
 	@echo "make test    install with development tools, then every test that needs no network and no accelerator"
 	@echo "make check   format, lint, types, layers, sizes, and the examples in the documentation"
 	@echo "make bench   timings: capture, runs beside the module's own, imports, a scrub"
+	@echo "make bench-peers  runs, sweeps, paths and edges beside other tools, each in an environment of its own: 8 GB, a quarter of an hour"
 	@echo "make models  every family of transformers beside the module itself; writes docs/models.md: half an hour"
 	@echo "make peers   what other tools do with the same small models, each in an environment of its own: 5 GB, half an hour"
 	@echo "make clean   remove the environment and everything generated"
@@ -40,6 +42,9 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/capture.py
+
+bench-peers: $(VENV)/.installed-dev $(BENCH_PEERS:%=.peers/%/.installed)
+	$(BIN)/python benchmarks/sweeps.py
 
 models: $(VENV)/.installed-dev
 	rm -rf build/models && mkdir -p build/models
@@ -79,8 +84,9 @@ $(VENV)/.installed-dev: $(PINS) $(VENV)/.torch
 	$(PIP) -e ".[dev]"
 	@touch $(VENV)/.installed $@
 
+# A requirements.txt names everything in its environment, so nothing is resolved: some peers ask for what no longer goes together.
 .peers/%/.installed: benchmarks/peers/%/requirements.txt
 	$(PYTHON) -m venv .peers/$*
 	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' $<)"
-	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@

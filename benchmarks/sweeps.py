@@ -1,279 +1,126 @@
-"""Sweeps and path patches at the shape of GPT-2 small, beside one forward per patch: `python benchmarks/sweeps.py`.
+"""Scrubjay beside other tools, one table: `make bench-peers`, or `python benchmarks/sweeps.py`.
 
-Random weights, batch 8, 64 tokens, float32. Peers: hooks on the Hugging Face module in this process, and TransformerLens's Bridge in an
-environment of its own (`make .peers/transformer_lens/.installed`; left out with `--without-peers`). Cells are measured by turns and their
-times extrapolated to all cells; Scrubjay's sweeps are run whole. The same cells must have the same metric everywhere before any
-time is printed. `ideal` is the multiply-adds that are needed (counted here, from the shapes alone) over torch.mm's rate in the same run.
+GPT-2 small's shape with random weights from a seed, batch 8, 64 tokens, float32. Each tool runs in a process and an environment of its own
+(`make .peers/NAME/.installed`; one that is missing is left out and named), on the same weights and inputs, one request at a time, by turns. Its
+answers must be Scrubjay's before its time counts; the command stops where they are not.
+
+Ratios are those of the clock and, beside them, of the processor. Scrubjay's sweeps are run whole; paths and edges for some receivers, and other
+tools for some cells, carried over to all; each line says from how many. `ideal` is the multiply-adds that cannot be done without
+(counted in `shapes.py` from the sizes) over torch.mm's rate at those shapes, in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
-import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-import scrubjay as sj
-
 HERE = Path(__file__).parent
-LAYERS, HEADS, WIDTH, HIDDEN, VOCABULARY = 12, 12, 768, 3072, 50257
-BATCH, LENGTH, EDGE_LENGTH = 8, 64, 17
-CELLS = [(layer, position) for layer in (0, 4, 8, 11) for position in (4, 32, 60)]
-HEAD_CELLS = [(layer, head) for layer in (0, 4, 8, 11) for head in (1, 7)]
-ALIKE = 1e-4
+ROWS = ("plain", "keep", "resid", "heads", "final", "path", "grouped", "edges", "memory", "harvest")
 
 
-def pairs(length: int, shared: int = 0) -> sj.Task:
-    draw = np.random.default_rng(0)
-    clean, corrupted = (draw.integers(0, VOCABULARY, (BATCH, length)) for _ in range(2))
-    corrupted[:, :shared] = clean[:, :shared]
-    answers, wrong = draw.integers(0, 25_000, BATCH), draw.integers(25_001, VOCABULARY, BATCH)
-    return sj.Task("random pairs", {"input_ids": clean}, {"input_ids": corrupted}, answers, wrong)
-
-
-class Hooks:
-    """One forward of the module for each patch."""
-
-    def __init__(self, module: GPT2LMHeadModel, task: sj.Task) -> None:
-        self.module, self.task = module, task
-        self.ids = torch.tensor(task.counterfactual["input_ids"])
-        self.values: dict[str, torch.Tensor] = {}
-        handles = []
-        for layer, block in enumerate(module.transformer.h):
-            handles.append(block.register_forward_pre_hook(self.keeper(f"resid{layer}")))
-            handles.append(block.attn.c_proj.register_forward_pre_hook(self.keeper(f"z{layer}")))
-        with torch.no_grad():
-            module(torch.tensor(task.clean["input_ids"]))
-        for handle in handles:
-            handle.remove()
-
-    def keeper(self, name: str) -> Callable[[Any, Any], None]:
-        def keep(_module: Any, args: Any) -> None:
-            self.values[name] = args[0].detach().clone()
-
-        return keep
-
-    @torch.no_grad()
-    def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
-        wall, processor = time.perf_counter(), time.process_time()
-        with self.patched(request):
-            last = self.module(self.ids).logits[:, -1]
-        rows = torch.arange(BATCH)
-        found = last[rows, torch.tensor(self.task.answers)] - last[rows, torch.tensor(self.task.wrong)]
-        return {
-            "wall": time.perf_counter() - wall,
-            "processor": time.process_time() - processor,
-            "metric": found.tolist(),
-        }
-
-    @contextmanager
-    def patched(self, request: dict[str, Any]) -> Iterator[None]:
-        if request["what"] == "plain":
-            yield
-            return
-        layer = request["layer"]
-        block = self.module.transformer.h[layer]
-        if request["what"] == "resid":
-            where, name, at = block, f"resid{layer}", (slice(None), request["position"])
-        else:
-            width, head = WIDTH // HEADS, request["head"]
-            where, name, at = (
-                block.attn.c_proj,
-                f"z{layer}",
-                (slice(None), slice(None), slice(head * width, head * width + width)),
-            )
-
-        def patch(_module: Any, args: Any) -> Any:
-            value = args[0].clone()
-            value[at] = self.values[name][at]
-            return (value, *args[1:])
-
-        handle = where.register_forward_pre_hook(patch)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-class Bridge:
-    """The Bridge in its own process, answering a request a line."""
-
-    def __init__(self, environment: Path, folder: Path, threads: int) -> None:
-        script = HERE / "peers" / "transformer_lens" / "sweeps.py"
-        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            [environment / "bin" / "python", "-P", script, folder, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **quiet},
-        )  # fmt: skip
-
-    def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("ANSWER "):
-                return json.loads(line.removeprefix("ANSWER "))
-        raise SystemExit("TransformerLens stopped without an answer")
-
-
-def saved(module: GPT2LMHeadModel, task: sj.Task, folder: Path) -> None:
-    from tokenizers import Tokenizer, models  # noqa: PLC0415
-
-    module.save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
-        bos_token="a",
-        eos_token="a",
-        pad_token="a",
-    ).save_pretrained(folder)
-    given = {
-        "clean": task.clean["input_ids"],
-        "corrupted": task.counterfactual["input_ids"],
-        "answers": task.answers,
-        "wrong": task.wrong,
-    }
-    torch.save({name: torch.tensor(np.array(value)) for name, value in given.items()}, folder / "inputs.pt")
-
-
-def rate() -> float:
-    """Return torch.mm's multiply-adds a second at the shapes of an MLP, the median of several."""
-    a, b = torch.randn(BATCH * LENGTH, WIDTH), torch.randn(WIDTH, HIDDEN)
-    torch.mm(a, b)
-    taken = []
-    for _ in range(9):
-        begun = time.perf_counter()
-        torch.mm(a, b)
-        taken.append(time.perf_counter() - begun)
-    return BATCH * LENGTH * WIDTH * HIDDEN / statistics.median(taken)
-
-
-def layer_work(rows: int, keys: float, last: bool) -> float:
-    """Return the multiply-adds of a layer for so many positions of a row; in the last layer one query is read."""
-    read = 1 if last else rows
-    linear = rows * 2 * WIDTH * WIDTH + read * (2 * WIDTH * WIDTH + 2 * WIDTH * HIDDEN)
-    return BATCH * (linear + 2 * read * keys * WIDTH)
-
-
-def resid_ideal() -> float:
-    """Return the multiply-adds of the sweep of resid_pre over layers and positions."""
-    total = 0.0
-    for layer in range(LAYERS):
-        for position in range(LENGTH):
-            rows = LENGTH - position
-            total += (
-                sum(layer_work(rows, LENGTH, later == LAYERS - 1) for later in range(layer, LAYERS)) + BATCH * 2 * WIDTH
-            )
-    return total
-
-
-def head_ideal() -> float:
-    """Return the multiply-adds of patching every head's z at all positions: its projection, the MLP, and the later layers."""
-    total = 0.0
-    for layer in range(LAYERS):
-        read = 1 if layer == LAYERS - 1 else LENGTH
-        own = BATCH * read * (WIDTH * WIDTH / HEADS + 2 * WIDTH * HIDDEN)
-        total += HEADS * (
-            own
-            + sum(layer_work(LENGTH, LENGTH, later == LAYERS - 1) for later in range(layer + 1, LAYERS))
-            + BATCH * 2 * WIDTH
-        )
-    return total
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    wall, processor = time.perf_counter(), time.process_time()
-    made = work()
-    return made, time.perf_counter() - wall, time.process_time() - processor
-
-
-def compared(
-    ours: np.ndarray, requests: list[dict[str, Any]], pick: Callable[[dict[str, Any]], Any], peers: dict[str, Any]
-) -> dict[str, dict[str, float]]:
-    """Ask every peer for the same cells by turns; stop where a metric differs; return the median times."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in peers}
-    for request in requests:
-        for name, ask in peers.items():
-            found = ask(request)
-            far = float(np.abs(np.array(found["metric"]) - ours[pick(request)]).max())
-            if not far < ALIKE:
-                raise SystemExit(f"{name} and Scrubjay differ by {far:.1e} at {request}: no time is worth printing")
-            times[name].append((found["wall"], found["processor"]))
-    return {
-        name: {"wall": statistics.median(t[0] for t in each), "processor": statistics.median(t[1] for t in each)}
-        for name, each in times.items()
-    }
-
-
-def row(what: str, ours: float, cells: int, peers: dict[str, dict[str, float]], ideal: float | None = None) -> str:
-    beside = "  ".join(
-        f"{name} {each['wall'] * cells:7.0f} s = {each['wall'] * cells / ours:4.1f}x" for name, each in peers.items()
+def chosen() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--environments", type=Path, default=HERE.parent / ".peers")
+    parser.add_argument("--without-peers", action="store_true", help="hooks only")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=15, help="of plain runs and runs that keep values")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
+    parser.add_argument(
+        "--edges", action="store_true", help="patch all 32,491 edges instead of some: half an hour more"
     )
-    reach = f"  {ideal / ours:4.0%} of the ideal {ideal:.0f} s" if ideal else ""
-    return f"{what:44} {ours:7.1f} s  {beside}{reach}"
+    parser.add_argument("--small", action="store_true", help="two layers: to see that everything runs, not how fast")
+    parser.add_argument("--json", type=Path, help="a file to write all numbers into")
+    return parser.parse_args()
+
+
+def functions(given: argparse.Namespace) -> dict[str, list[Callable[[Any], Any]]]:
+    """Return what measures each row."""
+    import routes  # noqa: PLC0415
+    import rows  # noqa: PLC0415
+
+    return {
+        "plain": [rows.plain], "keep": [rows.keep], "resid": [rows.resid], "heads": [rows.heads], "final": [rows.final],
+        "path": [lambda bench, part=part: routes.path(bench, part) for part in "qkv"],
+        "grouped": [lambda bench, part=part: routes.path(bench, part, "llama") for part in "qk"],
+        "edges": [lambda bench: routes.edges(bench, whole=given.edges)], "memory": [routes.memory], "harvest": [rows.harvest],
+    }  # fmt: skip
+
+
+def tools_of(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the tools whose environments are there, and name the others."""
+    from tools import TITLES, Tool  # noqa: PLC0415
+
+    made = {name: Tool(name, given.environments, folder, given.threads, given.device) for name in TITLES}
+    if given.without_peers:
+        return {"hooks": made["hooks"]}
+    for tool in made.values():
+        if not tool.python.exists():
+            print(f"left out: {tool.title}, no {tool.python}: make .peers/{tool.python.parts[-3]}/.installed")
+    return {name: tool for name, tool in made.items() if tool.python.exists()}
+
+
+def measured(given: argparse.Namespace, folder: Path) -> list[Any]:
+    """Measure and print the rows."""
+    import shapes  # noqa: PLC0415
+    from rows import Bench  # noqa: PLC0415
+    from tools import ROWS_OF  # noqa: PLC0415
+
+    sizes = shapes.SMALL if given.small else shapes.Sizes()
+    modules = {"gpt2": shapes.gpt2(sizes, given.device)}
+    if "grouped" in given.only:
+        modules["llama"] = shapes.llama(sizes, given.device)
+    shapes.handed(folder, sizes, modules)
+    tools = tools_of(given, folder)
+    bench = Bench(sizes, given.device, given.threads, 3 if given.small else given.turns, tools, modules)
+    found: list[Any] = []
+    try:
+        for number, name in enumerate(given.only):
+            for measure in functions(given)[name]:
+                begun = time.perf_counter()
+                found.append(measure(bench))
+                took = f"row took {time.perf_counter() - begun:.0f} s, load {os.getloadavg()[0]:.1f}"
+                print(f"\n{found[-1]}\n  ({took})", flush=True)
+            for tool in tools.values():
+                if not set(ROWS_OF[tool.name]) & set(given.only[number + 1 :]):
+                    tool.finished()
+        peaks = ", ".join(f"{tool.title} {tool.peak / 1e9:.1f}" for tool in tools.values() if tool.peak)
+        print(f"\nmost memory of each tool's process, GB: {peaks}")
+    finally:
+        for tool in tools.values():
+            tool.closed()
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environment", type=Path, default=HERE.parent / ".peers" / "transformer_lens")
-    parser.add_argument("--without-peers", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--edges", action="store_true", help="also every edge, 17 tokens, one thread: about half an hour"
-    )
-    given = parser.parse_args()
+    given = chosen()
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # before torch is imported
+    import torch  # noqa: PLC0415
+    from table import machine  # noqa: PLC0415
+
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
-    module = GPT2LMHeadModel(GPT2Config()).eval()
-    model, task = sj.load(module), pairs(LENGTH)
-    peers: dict[str, Any] = {"hooks": Hooks(module, task)}
-    with tempfile.TemporaryDirectory() as temporary:
-        if not given.without_peers:
-            saved(module, task, Path(temporary))
-            peers["Bridge"] = Bridge(given.environment, Path(temporary), given.threads)
-            peers["Bridge"]({"what": "plain"})
-        print(
-            f"load of the machine {os.getloadavg()[0]:.1f}, {given.threads} threads; torch.mm {rate() * 2 / 1e9:.0f} GFLOP/s"
-        )
-        found, wall, _ = timed(lambda: sj.sweep(model, task, "L*.resid_pre", positions="each"))
-        asked = [{"what": "resid", "layer": layer, "position": position} for layer, position in CELLS]
-        beside = compared(found.values, asked, lambda one: (one["layer"], one["position"]), peers)
-        print(row("resid_pre, 12 layers x 64 positions", wall, LAYERS * LENGTH, beside, resid_ideal() / rate()))
-        found, wall, _ = timed(lambda: sj.sweep(model, task, "L*.H*.z"))
-        asked = [{"what": "z", "layer": layer, "head": head} for layer, head in HEAD_CELLS]
-        values = found.values.reshape(LAYERS, HEADS, BATCH)
-        beside = compared(values, asked, lambda one: (one["layer"], one["head"]), peers)
-        print(row("z of 144 heads, all positions", wall, LAYERS * HEADS, beside, head_ideal() / rate()))
-    ids = torch.tensor(task.clean["input_ids"])
-    forward = statistics.median(timed(lambda: module(ids))[1] for _ in range(5))
-    for mlps in ("recompute", "freeze"):
-        _, wall, _ = timed(lambda mlps=mlps: sj.path_patch(model, task, "L*.H*.out", "L11.resid_post", "noise", mlps))
-        print(
-            f"{'144 heads to the final stream, mlps=' + mlps:44} {wall:7.1f} s  = {wall / forward:.1f} forwards, both plain runs among them"
-        )
-    one = sj.path_patch(model, task, "L4.H3.out", "L5..11.H*.q_in", "noise", "freeze")
-    _, wall, _ = timed(lambda: sj.path_patch(model, task, "L4.H3.out", "L5..11.H*.q_in", "noise", "freeze"))
+    before = machine(given.threads, given.device)
+    print("\n".join(f"{name}: {value}" for name, value in before.items()))
     print(
-        f"{'one head to q of 84 later heads':44} {wall / one.counts['variants'] * 1e3:7.1f} ms each, both plain runs among them; Bridge 909 ms (anchors)"
+        "columns: seconds for all cells, times the row's base by the clock (edges: by the processor), and by the other"
     )
-    if given.edges:
-        torch.set_num_threads(1)
-        found, wall, processor = timed(lambda: sj.edge_patch(model, pairs(EDGE_LENGTH, 2), "noise"))
-        print(
-            f"every edge ({len(found.labels['edge'])}), 17 tokens: {processor / 60:.1f} minutes of one thread ({wall / 60:.1f} wall)"
-        )
-    print(f"load of the machine {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as temporary:
+        found = measured(given, Path(temporary))
+    after = [round(one, 2) for one in os.getloadavg()]
+    print(f"load of the machine: {before['load']} before, {after} after")
+    missed = [text for row in found for text, met in row.goals if not met]
+    print(f"goals met: {sum(len(row.goals) for row in found) - len(missed)}, missed: {len(missed)}")
+    if given.json:
+        facts = {"date": dt.datetime.now(tz=dt.UTC).date().isoformat(), "machine": before, "load_after": after}
+        facts |= {"small": given.small, "rows": [row.to_dict() for row in found]}
+        given.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
