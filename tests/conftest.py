@@ -11,6 +11,9 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 
+# A device that torch keeps for as long as a process lives; its tests have a process of their own.
+collect_ignore = ["elsewhere.py"]
+
 # Deterministic: a failing example fails again on the next run and on another machine. HYPOTHESIS_PROFILE=nightly looks wider.
 hypothesis.settings.register_profile(
     "scrubjay", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=50

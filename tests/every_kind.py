@@ -9,8 +9,10 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Cumulant,
     Custom,
     Einsum,
+    Expectation,
     Experts,
     Gather,
     Index,
@@ -24,6 +26,7 @@ from scrubjay.circuit.ops import (
     Order,
     Relabel,
     Repeat,
+    Sample,
     Split,
     Weight,
 )
@@ -31,6 +34,8 @@ from scrubjay.circuit.ops import (
 BATCH, QUERY, MODEL = Axis("batch", "batch"), Axis("query", "query + 1"), Axis("model", 4)
 X = Input("x", (BATCH, QUERY, MODEL))
 AT = Input("at", (BATCH,), "int64")
+ROWS = Input("rows", (Axis("row", 5), MODEL))
+DRAWN = Sample(ROWS, "row", "datum")
 EXAMPLES: dict[type[Node], Node] = {
     Input: X,
     Weight: Weight("model", "w", ((Axis("head", 2), Axis("d_head", 2)), (), (MODEL,)), "float32"),
@@ -53,6 +58,9 @@ EXAMPLES: dict[type[Node], Node] = {
     ),
     Order: Order(X, "model", Axis("first", 2), "places", False, "sort"),
     Along: Along("rms", X, ("model",), (1e-5,)),
+    Sample: DRAWN,
+    Expectation: Expectation(DRAWN, ("datum",)),
+    Cumulant: Cumulant((DRAWN, Multiply((DRAWN, Sample(ROWS, "row", "other/1")))), ("datum",), True),
     Custom: Custom("model", "probe", X, ("model", "batch", "query")),
     Opaque: Opaque(
         "aten.sort.default",

@@ -19,8 +19,10 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Cumulant,
     Custom,
     Einsum,
+    Expectation,
     Experts,
     Gather,
     Index,
@@ -34,6 +36,7 @@ from scrubjay.circuit.ops import (
     Order,
     Relabel,
     Repeat,
+    Sample,
     Split,
     Weight,
 )  # fmt: skip
@@ -45,6 +48,7 @@ BATCH, QUERY, KEY, MODEL = Axis("batch", "batch"), Axis("query", "query"), Axis(
 X = Input("x", (BATCH, QUERY, MODEL))
 W = Weight("model", "w", ((Axis("hidden", 4),), (MODEL,)))
 IDS = Input("ids", (BATCH, QUERY), "int64")
+DRAWN = Sample(Input("rows", (Axis("row", 5), MODEL)), "row", "datum")
 
 EXAMPLES: tuple[Node, ...] = (
     X,
@@ -75,6 +79,9 @@ EXAMPLES: tuple[Node, ...] = (
         ((BATCH,), (QUERY,), (MODEL,)),
     ),
     Custom("made", "f", X, ("batch", "query", "model")),
+    DRAWN,
+    Expectation(DRAWN, ("datum",)),
+    Cumulant((DRAWN, Multiply((DRAWN, DRAWN))), ("datum",), True),
 )
 
 

@@ -14,10 +14,12 @@ import families
 import scrubjay as sj
 from scrubjay.capture.model import Model
 from scrubjay.circuit.address import parse
+from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.graph import above
 from scrubjay.circuit.ops import Along, Input, Map
+from scrubjay.claims.route import parse_route
 from scrubjay.errors import HypothesisError
-from scrubjay.scrubbing.tree import freeze
+from scrubjay.scrubbing.route import Context, Routes, check_gaps
 
 WIDTH, HEADS, HIDDEN = 16, 2, 24
 
@@ -133,9 +135,23 @@ def kept(model: Model, *sites: str) -> list[Tensor]:
     return [run.values[site].as_tensor() for site in sites]
 
 
+def frozen_for(model: Model, sender: str, reader: str) -> tuple[Circuit, Routes]:
+    """Return the circuit in which a reader sees what a sender writes by direct paths only, and the routes that make it."""
+    check_gaps(model.anatomy, parse(reader), parse(sender))
+    made: list[Circuit] = []
+
+    def put(circuit: Circuit, _context: Context) -> Circuit:
+        made.append(circuit)
+        return circuit
+
+    routes = Routes(model.circuit, model.anatomy, parse(reader), [parse_route("direct")], put)
+    routes.node(lambda circuit: circuit.roots[model.anatomy.result])
+    return made[-1], routes
+
+
 def below_and_above(model: Model, sender: str, reader: str) -> list[object]:
     """Return the nodes on the paths from a value to another that are left when all but direct paths are frozen."""
-    frozen, _ = freeze(model.circuit, model.anatomy, parse(reader), [parse(sender)])
+    frozen, _ = frozen_for(model, sender, reader)
     reached = above([frozen.roots[model.anatomy.result]], [frozen.node("L0.attn._product")])
     return [node for node in frozen.nodes if node in reached]
 
@@ -161,10 +177,11 @@ def test_no_direct_path_runs_through_what_is_not_known(second: tuple[str, ...]):
     assert left
     assert not [node for node in left if isinstance(node, Map) and node.op in {"tanh", "relu"}]
     assert not [node for node in left if isinstance(node, Along) and node.op in {"softmax", "cumsum"}]
-    frozen, thaw = freeze(model.circuit, model.anatomy, parse("logits"), [parse("L0.H0.out")])
-    assert all(isinstance(leaf, Input) for leaf in thaw)
-    assert set(thaw.values()) <= set(model.circuit.nodes)
-    assert frozen.history == ("direct paths only",)
+    frozen, routes = frozen_for(model, "L0.H0.out", "logits")
+    leaves = [node for node in frozen.nodes if isinstance(node, Input) and node.name.startswith("frozen.")]
+    assert leaves
+    assert frozen.history == ("some paths only",)
+    assert routes.node(lambda circuit: circuit.roots["logits"]) is model.circuit.roots["logits"], "nothing was put in"
 
 
 def test_what_is_no_addition_is_a_gap_that_no_direct_path_crosses():
@@ -177,9 +194,9 @@ def test_what_is_no_addition_is_a_gap_that_no_direct_path_crosses():
     assert not torch.allclose(after, following)
     for sender in ("embed", "L0.H1.out", "L0.mlp.out"):
         with pytest.raises(HypothesisError, match=r"between L0.resid_post and L1.resid_pre .* use via='all'"):
-            freeze(model.circuit, model.anatomy, parse("logits"), [parse(sender)])
-    freeze(model.circuit, model.anatomy, parse("logits"), [parse("L1.H0.out")])
-    freeze(model.circuit, model.anatomy, parse("L0.mlp.in"), [parse("embed")])
+            frozen_for(model, sender, "logits")
+    frozen_for(model, "L1.H0.out", "logits")
+    frozen_for(model, "embed", "L0.mlp.in")
 
 
 def test_a_stream_that_padding_is_struck_from_is_one_stream_and_no_plain_sum():
@@ -268,6 +285,6 @@ def test_a_decoder_has_its_own_attention_and_one_to_the_encoder():
     run = sj.run(model, inputs, sites)
     *parts, after = (run.values[site].as_tensor() for site in sites)
     torch.testing.assert_close(torch.stack(parts).sum(0), after)
-    frozen, _ = freeze(model.circuit, model.anatomy, parse(model.anatomy.result), [parse("L0.H0.out")])
+    frozen, _ = frozen_for(model, "L0.H0.out", model.anatomy.result)
     reached = above(list(frozen.roots.values()), [frozen.node("L0.attn._product")])
     assert not [node for node in frozen.nodes if node in reached and isinstance(node, Along) and node.op == "softmax"]

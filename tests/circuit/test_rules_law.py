@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.axes import Axis, is_random
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
@@ -24,7 +24,9 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Cumulant,
     Einsum,
+    Expectation,
     Gather,
     Index,
     Input,
@@ -35,6 +37,7 @@ from scrubjay.circuit.ops import (
     Narrow,
     Relabel,
     Repeat,
+    Sample,
     Split,
     Weight,
 )  # fmt: skip
@@ -132,11 +135,14 @@ class Pool:
     draw: Callable[[Any], Any]
     nodes: Sequence[Node]
 
-    def value(self, *beside: Node, axis: str | None = None) -> Node:
+    def value(self, *beside: Node, axis: str | None = None, without: str = "") -> Node:
         fits = [
             node
             for node in self.nodes
-            if kind(node) == "model" and agree([node, *beside]) and (axis is None or axis in node.axis_names)
+            if kind(node) == "model"
+            and agree([node, *beside])
+            and (axis is None or axis in node.axis_names)
+            and without not in node.axis_names
         ]
         return self.draw(st.sampled_from(fits))
 
@@ -151,7 +157,7 @@ class Pool:
         return self.value(*beside, axis="model")
 
     def summed(self, *nodes: Node) -> tuple[str, ...]:
-        names = sorted({axis.name for node in nodes for axis in node.axes})
+        names = sorted({axis.name for node in nodes for axis in node.axes if not is_random(axis.name)})
         return tuple(name for name in names if self.draw(st.booleans()))
 
     def einsum(self, *nodes: Node) -> Node:
@@ -225,6 +231,13 @@ TWO = (Axis("model.a", 2), Axis("model.b", 2))
 X = next(leaf for leaf in LEAVES if isinstance(leaf, Input) and leaf.name == "x")
 HEADS = next(leaf for leaf in LEAVES if isinstance(leaf, Weight) and leaf.name == "heads")
 KEY = (("query", "key"),)
+DRAWN, APART = (Sample(LEAVES[1], "row", name) for name in ("datum", "other"))
+BOTH = ("datum", "other")
+
+
+def random(pool: Pool, by: Node = DRAWN) -> Node:
+    """A value that a source draws: some values of a random circuit times what is drawn."""
+    return Map("sin", (Multiply((pool.vector(DRAWN), by)),))
 
 
 def over(count: int, *beside: Node, make: Callable[..., Node]) -> Callable[[Pool], Node]:
@@ -298,10 +311,17 @@ MADE: dict[str, Callable[[Pool], Node]] = {
     "fold_scale": lambda p: Einsum((Multiply((Add((X, p.value(X))), ROW)), W), ("model",)),
     "fold_bias": lambda p: Einsum((Add((X, p.value(X), ROW)), W), p.summed(X)),
     "collect_bias": lambda p: Add((Add((X, p.value(X), ROW)), ROW)),
-    "factor_qk": lambda p: scores(Add((X, p.value(X, HEADS)))),
+    "factor_qk": lambda p: scores(Add((X, p.value(X, HEADS, without="key")))),
     "factor_ov": lambda p: Einsum((Einsum((Along("softmax", scores(X), ("key",)), values(p.data(X, HEADS))), ("key",)), HEADS), ("d_head", "head")),
     "merge_places": lambda p: applied(split_places("model"), Einsum((p.vector(W), W), ("model",))),
     "merge_stretches": lambda p: Add((*applied(split_stretches("model", (1, 3)), Einsum((p.vector(W), W), ("model",))).operands, W)),
+    "expectation_in": lambda p: Expectation(Relabel(Repeat(random(p), (FRESH,)), (("model", "other"),)), ("datum",)),
+    "independent_means": lambda p: Expectation(p.einsum(random(p), random(p, APART), X, W, random(p)), BOTH),
+    "to_cumulants": lambda p: Expectation(p.einsum(random(p), random(p, Multiply((DRAWN, APART))), X, random(p, APART)), BOTH),
+    "to_moments": lambda p: Cumulant((random(p), random(p, Multiply((DRAWN, APART))), random(p, APART)), BOTH),
+    "cumulant_in": lambda p: Cumulant((X, p.einsum(random(p), X, W, DRAWN), random(p), APART), BOTH),
+    "cumulant_of_product": lambda p: Cumulant((random(p, APART), p.einsum(random(p), X, DRAWN), random(p)), BOTH),
+    "independent_cumulant": lambda p: Cumulant((random(p), p.value(X), random(p, APART)), BOTH),
 }  # fmt: skip
 """For each rule a shape that it holds at, over values of a random circuit."""
 
@@ -319,6 +339,9 @@ MORE: dict[str, Sequence[Callable[[Pool], Node]]] = {
         over(1, X, make=lambda p, a: Merge(Add((Split(Add((a, X)), "model", TWO), Index(Split(X, "model", TWO), "model.a", 1))), ("model.b", "model.a"), Axis("fresh", 4))),
         over(2, X, make=lambda p, a, b: Repeat(Add((a, Constant(0.5), b)), (FRESH,))),
         over(2, X, make=lambda p, a, b: Map("cast", (Add((a, Constant(0.5), b)),), ("model",))),
+        lambda p: Expectation(Add((random(p), Constant(0.5), random(p, APART), X)), BOTH),
+        lambda p: Cumulant((Add((random(p), Constant(0.5), random(p, APART))), random(p)), BOTH),
+        lambda p: Cumulant((Add((random(p), X)), X), ("datum",)),
     ],
     "factor": [
         over(2, X, make=lambda p, a, b: Add((Einsum((X, a, b), ("model",)), b, Einsum((X, b), ("model",))))),
@@ -339,6 +362,21 @@ MORE: dict[str, Sequence[Callable[[Pool], Node]]] = {
         lambda p: turned_by(Add((Einsum((p.data(HEADS), HEADS), ("model",)), Index(HEADS, "model", 1)))),
         lambda p: Along("center", Multiply((Einsum((p.data(HEADS), HEADS), ("model",)), Constant(2.0))), ("d_head",))],
     "gather_up": [lambda p: Along("softmax", Gather(LEAVES[1], "row", PLACES[5]), ("model",)), lambda p: Add((Gather(LEAVES[1], "row", PLACES[5]), ROW))],
+    "expectation_in": [
+        lambda p: Expectation(Expectation(Multiply((random(p), random(p, APART))), ("other",)), ("datum",)),
+        lambda p: Expectation(Repeat(random(p, APART), (next(one for one in DRAWN.axes if one.name == "random.datum"), FRESH)), BOTH),
+        lambda p: Expectation(Concat((random(p), X), ("model", "model"), Axis("fresh", 8)), ("datum",)),
+        lambda p: Expectation(Map("divide", (random(p), Along("rms", X, ("model",), (1.0,)))), ("datum",)),
+    ],
+    "independent_means": [lambda p: Expectation(Einsum((random(p),), ("model",)), ("datum",))],
+    "to_moments": [lambda p: Cumulant((random(p),), ("datum",)), lambda p: Cumulant((random(p),) * 5, ("datum",))],
+    "cumulant_in": [
+        lambda p: Cumulant((random(p), Along("center", Relabel(random(p), (("model", "other"),)), ("other",))), ("datum",)),
+        lambda p: Cumulant((Along("mean", random(p), ("model",)), Index(DRAWN, "model", 1), Index(DRAWN, "model", 2)), ("datum",)),
+        lambda p: Cumulant((Multiply((DRAWN, Constant(2.0))), random(p), random(p)), ("datum",), True),
+    ],
+    "cumulant_of_product": [lambda p: Cumulant((p.einsum(random(p), X, DRAWN),), ("datum",)), lambda p: Cumulant((Multiply((random(p), random(p))),) * 3, ("datum",))],
+    "independent_cumulant": [lambda p: Cumulant((random(p), p.value(X)), ("datum",), True)],
     "sink_along": [over(1, X, make=lambda p, a: Along("mean", Einsum((square(a), Repeat(W, (FRESH,))), ()), ("fresh",)))],
     "einsum_identity": [
         lambda p: Einsum((Repeat(p.vector(), (Axis("fresh", 4),)), identity(MODEL, Axis("fresh", 4))), ("fresh",)),

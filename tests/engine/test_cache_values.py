@@ -100,13 +100,33 @@ def test_equal_weights_are_found_under_another_model() -> None:
     assert sj.run(other, inputs, cache=cache).hits == 0
 
 
-def test_a_value_that_was_written_into_is_computed_again() -> None:
+@pytest.mark.parametrize("how", ["torch", "numpy", "data"])
+def test_a_value_that_was_written_into_changes_nothing_held(how: str) -> None:
     _, model = small_models.captured("gpt2")
     cache, inputs = Cache(), small_models.batch()
-    sj.run(model, inputs, keep=["L0.resid_post"], cache=cache)["L0.resid_post"].as_tensor().zero_()
-    again = sj.run(model, inputs, keep=["L0.resid_post"], cache=cache)
-    assert again.hits == 1
-    assert float(again["L0.resid_post"].as_tensor().abs().max()) > 0.1
+    right = sj.run(model, inputs, keep=["L0.resid_post"])
+    for hits in (0, 2, 2):  # the run that made it, and those that found it
+        made = sj.run(model, inputs, keep=["L0.resid_post"], cache=cache)
+        assert made.hits == hits
+        for mine, whole in (
+            (made.logits, right.logits),
+            (made["L0.resid_post"].as_tensor(), right["L0.resid_post"].as_tensor()),
+        ):
+            assert torch.equal(mine, whole)
+            if how == "torch":
+                mine.zero_()
+            elif how == "numpy":
+                mine.numpy()[:] = 0
+            else:
+                mine.data.mul_(3)
+
+
+def test_a_held_value_that_was_written_into_is_computed_again() -> None:
+    _, model = small_models.captured("gpt2")
+    cache, inputs = Cache(), small_models.batch()
+    sj.run(model, inputs, keep=["L0.resid_post"], cache=cache)
+    next(iter(cache._values.values())).value.as_tensor().zero_()
+    assert sj.run(model, inputs, keep=["L0.resid_post"], cache=cache).hits == 1
 
 
 def test_functions_of_ones_own_are_called_again() -> None:

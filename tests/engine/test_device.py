@@ -55,3 +55,10 @@ def test_home_is_where_the_models_own_weights_are_then_known_values() -> None:
     assert home([BROUGHT, GIVEN], STORES, {GIVEN: Array(torch.empty(2, 3, device="meta"), ("batch", "model"))}) == META
     assert home([BROUGHT, GIVEN], STORES, {}) is None
     assert home([Constant(1)], {}, {GIVEN: Array(1.0, ())}) is None
+    assert home([GIVEN], {}, {}, {"x": torch.empty(2, 3, device="meta")}) == META
+
+
+def test_counts_go_where_the_inputs_are_if_there_is_no_weight() -> None:
+    count = Map("cast", (Iota(MODEL),), ("model",))
+    found = evaluate([Multiply((GIVEN, count))], {"x": torch.empty(2, 3, device="meta")}, {})
+    assert [one.as_tensor().device for one in found.values.values()] == [META]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import scrubjay as sj
 import small_models
 from pairs import task_of
 from scrubjay.claims.task import Task
-from scrubjay.errors import InputError
+from scrubjay.errors import AddressError, InputError
 from scrubjay.interventions.paths import edge_patch, path_patch
 from scrubjay.interventions.plan import plan
 from scrubjay.interventions.sweep import sweep
@@ -54,10 +55,14 @@ def by_formula(kind: str, layer: int, position: int, length: int) -> int:
     later, kv = length - position, WIDTH * small_models.KV_HEADS[kind] // HEADS
     mlp = (2 if kind == "gpt2" else 3) * WIDTH * HIDDEN
     whole = later * (2 * WIDTH**2 + 2 * WIDTH * kv + mlp) + 2 * later * length * WIDTH
-    # in the last layer one query reads, and of the other positions only keys and values are needed
-    # (in gpt2 they are columns of one product with the queries)
-    projected = 3 * later * WIDTH**2 if kind == "gpt2" else 2 * later * WIDTH * kv + WIDTH**2
-    last = projected + 2 * length * WIDTH + WIDTH**2 + mlp + 2 * WIDTH
+    # in the last layer one query reads, and what it reads of all positions is summed before it is projected, not after;
+    # so are keys, where no rotation is between (queries, keys and values of gpt2 are columns of one product)
+    mixed = HEADS * length * WIDTH + WIDTH**2
+    if kind == "gpt2":
+        read = 3 * WIDTH**2 + WIDTH**2 + HEADS * length * WIDTH + WIDTH
+    else:
+        read = WIDTH**2 + later * WIDTH * kv + length * WIDTH
+    last = read + mixed + WIDTH**2 + mlp + 2 * WIDTH
     return (LAYERS - 1 - layer) * whole + last
 
 
@@ -75,7 +80,7 @@ def test_a_sweep_costs_the_layers_after_and_the_positions_from_the_patch_on(
 def test_paths_are_computed_from_the_first_token_that_differs_on() -> None:
     _, model = small_models.captured("gpt2")
     made = path_patch(
-        model, task_of(length=9), "L0.H*.out", "L1.H*.q_in", "noise", "freeze"
+        model, task_of(length=9), "L0.H*.out", "L1.H*.k_in", "noise", "freeze"
     )  # three tokens are the same
     assert made.counts["tokens"] == 16 * 3 * 6
 
@@ -137,8 +142,14 @@ def test_a_plan_is_read() -> None:
 
 def test_bad_input_is_refused() -> None:
     _, model = small_models.captured("gpt2")
-    with pytest.raises(InputError, match=r"run has no plan; give one of sj.sweep, sj.path_patch, sj.edge_patch"):
-        plan(sj.run, model, "text")  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"generate has no plan; give one of sj.sweep, sj.path_patch, sj.edge_patch, sj.run, sj.h"
+    ):
+        plan(sj.generate, model, "text")
+    with pytest.raises(InputError, match="the plan of a run is that of a plain one"):
+        plan(sj.run, model, small_models.batch(), scalar=lambda run: run.logits.sum())
+    with pytest.raises(AddressError, match="layer 9 does not exist"):
+        plan(sj.harvest, model, small_models.batch(), "L9.resid_post")
     with pytest.raises(TypeError, match="unexpected keyword argument 'bugdet'"):
         sweep(model, task_of(), "L0.resid_pre", bugdet=3)  # type: ignore[call-arg]
     with pytest.raises(InputError, match="one row with one variant at a time needs"):
@@ -152,3 +163,52 @@ def test_products_are_counted_where_something_is_summed() -> None:
         count([{"batch": 2, "model": 3}, {"model": 3, "hidden": 5}, {"hidden": 5, "vocab": 7}], ["model", "hidden"])
         == 2 * 3 * 5 + 2 * 5 * 7
     )
+
+
+CHANGES: list[Any] = [(), sj.zero("L0.H1.z"), sj.add("L0.resid_post@-1", torch.ones(WIDTH))]
+
+
+@pytest.mark.parametrize("kind", small_models.KINDS)
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_plan_of_a_run_is_what_happens(kind: str, fused: bool) -> None:
+    _, model = small_models.captured(kind)
+    given = small_models.batch(padding="left")
+    patched = sj.patch("L0.mlp.out@-1", {name: one[:1] for name, one in given.items()})
+    keep = ["L*.resid_post", "L*.attn.pattern", "L1.H*.q", "L0.mlp.post@-1"]
+    for change in (*CHANGES, patched):
+        told, run = (
+            plan(sj.run, model, given, (), change, fused=fused),
+            sj.run(model, given, (), change, fused=fused),
+        )
+        assert dict(told.counts) == {"rows": 3, **run.work.to_dict()}
+    planned = plan(sj.run, model, given, keep, patched, fused=fused)
+    made = sj.run(model, given, keep, patched, fused=fused)
+    assert dict(planned.counts) == {"rows": 3, **made.work.to_dict()}
+    held = {
+        value.as_tensor().untyped_storage()._cdata: value.as_tensor().untyped_storage().nbytes()
+        for value in made.values.values()
+    }
+    assert made.work.kept_bytes == sum(held.values())  # nothing is stored twice
+    assert str(planned).splitlines()[0] == f"run of {kind}"
+    assert "  rows          3" in str(planned)
+    assert repr(planned).startswith("<Plan of run: 3 rows, ")
+    assert planned.operations == 2 * made.work.multiply_adds
+
+
+@pytest.mark.parametrize("positions", ["real", -1, "padded"])
+def test_a_plan_of_a_harvest_is_what_happens(positions: Any, tmp_path: Path) -> None:
+    _, model = small_models.captured("llama")
+    given = small_models.batch(11, 13, "left")
+    told: dict[str, Any] = {"batch": 3, "positions": positions, "dtype": torch.bfloat16, "shard": 9000}
+    keep = ["L*.resid_post", "L1.H2.z"]
+    for number, change in enumerate((*CHANGES, sj.resample("L0.attn.z", over=given, seed=1))):
+        folder = tmp_path / str(number)
+        planned = plan(sj.harvest, model, given, keep, folder, interventions=change, **told)
+        assert not folder.exists()
+        made = sj.harvest(model, given, keep, folder, interventions=change, **told)
+        assert dict(planned.counts) == dict(made.counts)
+        assert planned.counts["tokens"] == (made.tokens if positions != "padded" else 0)
+        headers = sum(one["bytes"] for one in made.manifest["shards"]) - planned.counts["stored_bytes"]
+        assert 0 < headers < 2000 * len(made)
+    again = sj.harvest(model, given, keep, tmp_path / "0", **told)
+    assert set(again.counts.values()) == {0}  # all of it was there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -76,7 +77,8 @@ def test_positions_are_patched_each_alone(kind: str, stack: int | None) -> None:
 def test_positions_by_name_count_real_tokens() -> None:
     _, model = small_models.captured("llama")
     task = task_of("left")
-    made = sweep(model, task, "L*.resid_pre", positions=["early", -1, 2])
+    task = replace(task, positions={**task.positions, "third": np.full(len(task), 2)})
+    made = sweep(model, task, "L*.resid_pre", positions=["early", -1, "third"])
     for p, name in enumerate(("@1", "@-1", "@2")):
         assert np.abs(made.values[1, p] - by_hand(model, task, f"L1.resid_pre{name}")).max() < 2e-5
 

@@ -157,11 +157,11 @@ class Original:
             result = self.module(**{name: tensor.to(device) for name, tensor in inputs.items()}, **self.signature.fixed)
         return self.signature.pick(result).detach()
 
-    def ours(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return what the circuit gives, its dimensions as the module's."""
+    def ours(self, inputs: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return what the circuit gives, its dimensions as the module's; computed in `dtype` if it is given."""
         ((result, root),) = self.circuit.roots.items()
         with torch.no_grad():
-            return evaluate([root], dict(inputs), self.stores)[root].in_dims(self.circuit.layout(result))
+            return evaluate([root], dict(inputs), self.stores, dtype=dtype)[root].in_dims(self.circuit.layout(result))
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,9 @@ def checked(
     except ScrubjayError as error:
         return replace(base, reason=str(error))
     found = [compare(one, two) for one, two in zip(theirs, ours, strict=True)]
-    return _judged(base, found, _perturbed(original, inputs, ours, base.tolerance or 0), _length(original, inputs))
+    causal, independent = _perturbed(original, inputs, ours, base.tolerance or 0)
+    causal = causal and not _reads_later(original, inputs)
+    return _judged(base, found, (causal, independent), _length(original, inputs))
 
 
 def _judged(base: Verdict, found: Sequence[Compared], seen: tuple[bool | None, bool | None], length: int) -> Verdict:
@@ -352,30 +354,37 @@ def _vocabulary(circuit: Circuit, name: str) -> int | None:
 
 def disturbed(original: Original, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a batch with its rows moved up by one (the first comes last), and what was the first row changed at one late place."""
-    signature = original.signature
-    made: dict[str, torch.Tensor] = {}
-    done = False
-    for name, tensor in inputs.items():
-        dynamic = signature.dynamic[name]
-        new = tensor.roll(-1, dynamic.index("batch")) if "batch" in dynamic else tensor.clone()
-        if (
-            "batch" in dynamic
-            and not done
-            and name not in {*MASKS, "position_ids"}
-            and tensor.dtype != torch.bool
-            # an encoder's positions are all read by every position of the decoder: the place is one of the decoder's
-            and ("query" in dynamic or "source" not in dynamic)
-        ):
-            row = new.select(dynamic.index("batch"), -1)
-            rest = [axis for axis in dynamic if axis != "batch"]
-            spot = (
-                row.select(rest.index("query"), _late(tensor.shape[dynamic.index("query")])) if "query" in rest else row
-            )
-            top = _vocabulary(original.circuit, name) or int(tensor.max()) + 1
-            spot.copy_(spot + 1 if tensor.is_floating_point() else (spot + 1 + top // 2) % max(top, 1))
-            done = True
-        made[name] = new
+    dynamic = original.signature.dynamic
+    made = {
+        name: tensor.roll(-1, dynamic[name].index("batch")) if "batch" in dynamic[name] else tensor.clone()
+        for name, tensor in inputs.items()
+    }
+    name = _read_name(original, inputs)
+    if name is not None:
+        length = inputs[name].shape[dynamic[name].index("query")] if "query" in dynamic[name] else 0
+        _changed(original, name, made[name], -1, _late(length))
     return made
+
+
+def _read_name(original: Original, inputs: Mapping[str, torch.Tensor]) -> str | None:
+    """Return the input that is changed to see who reads it: token ids, or numbers."""
+    for name, tensor in inputs.items():
+        axes = original.signature.dynamic[name]
+        # an encoder's positions are all read by every position of the decoder: the place is one of the decoder's
+        mine = "batch" in axes and ("query" in axes or "source" not in axes)
+        if mine and name not in {*MASKS, "position_ids"} and tensor.dtype != torch.bool:
+            return name
+    return None
+
+
+def _changed(original: Original, name: str, tensor: torch.Tensor, row: int, place: int) -> None:
+    """Change an input in place at one place of one row; the whole row of one without positions."""
+    axes = original.signature.dynamic[name]
+    here = tensor.select(axes.index("batch"), row)
+    rest = [axis for axis in axes if axis != "batch"]
+    spot = here.select(rest.index("query"), place) if "query" in rest else here
+    top = _vocabulary(original.circuit, name) or int(tensor.max()) + 1
+    spot.copy_(spot + 1 if tensor.is_floating_point() else (spot + 1 + top // 2) % max(top, 1))
 
 
 def _late(length: int) -> int:
@@ -411,6 +420,29 @@ def _perturbed(
     return not bool(early.max() > allowed), independent
 
 
+def _reads_later(original: Original, inputs: Mapping[str, torch.Tensor]) -> bool:
+    """Tell whether any position of the first row reads a later one: every place is changed in a copy of the row.
+
+    Under a prefix mask the places of the prefix alone read each other. 32 bits at least are computed with: rounding hides what is read.
+    """
+    name, axes, length = _read_name(original, inputs), original.signature.dynamic, _length(original, inputs)
+    if name is None or length < 2:
+        return False
+    first = {
+        key: one.index_select(axes[key].index("batch"), torch.zeros(length, dtype=torch.int64))
+        for key, one in inputs.items()
+    }
+    for place in range(1, length):
+        _changed(original, name, first[name], place, place)
+    wide = torch.promote_types(model_dtype(original.module), torch.float32)
+    (result,) = original.circuit.roots
+    order = original.circuit.layout(result)
+    found = original.ours(first, wide).to(torch.float64).movedim(order.index("query"), 1)
+    apart = (found - found[:1]).abs().nan_to_num(0.0)
+    moved = apart.reshape(*found.shape[:2], -1).amax(2)  # (row, position): row n is changed at place n
+    return bool(moved.tril(-1).max() > TOLERANCE["float32"] * _spread(found[0]))
+
+
 def refusal(name: str, verdict: Verdict, wanted: Sequence[str]) -> None:
     """Raise `CheckError` where a verdict says that one of the facts `wanted` does not hold, unless it is waived."""
     failed = [fact for fact in wanted if getattr(verdict, fact) is False]
@@ -435,7 +467,13 @@ def beyond(name: str, verdict: Verdict, original: Original, inputs: Mapping[str,
         return
     if any(part.training for part in original.module.modules()) or unrunnable(original.module):
         return
-    rows = _two_rows(original, {key: torch.tensor(np.asarray(value)) for key, value in given.items()})
+    rows = _two_rows(
+        original,
+        {
+            key: value.detach() if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value))
+            for key, value in given.items()
+        },
+    )
     found = compare(original.theirs(rows), original.ours(rows))
     if found.difference > (verdict.tolerance or 0):
         raise CheckError(

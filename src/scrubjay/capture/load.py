@@ -72,7 +72,8 @@ def load(
             (a state-space model) is captured for a length of 32 without it, and `model.anatomy.notes` says so.
         tokenizer: used instead of the source's own.
         dtype: the floating type to run in; as stored if not given.
-        device: where to run; where the weights are if not given.
+        device: where to run; where the weights are if not given. A checkpoint's weights are read to there, in `dtype`; a module in hand stays as
+            it is, and its weights are moved and cast in each run: for speed move the module itself.
         name: what to call the model.
         cache: the folder for captured circuits; `True` for the user's cache folder, `None` or `False` for none.
         reading: `revision` and `trust_remote_code`, for a folder or a hub name; see `Reading`.
@@ -226,6 +227,16 @@ def _check_device(device: str | None) -> None:
         raise InputError(
             f"device={device!r}: this torch finds no CUDA device; leave device= out to run on the processor"
         )
+    if kind == "cuda" and (torch.device(device).index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device={device!r}: there are {count} CUDA devices, cuda:0 to cuda:{count - 1}")
+    if kind == "meta":
+        raise InputError(
+            "device='meta' has shapes and no numbers, so nothing can be run there: sj.plan tells what a run would cost"
+        )
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise InputError(f"device={device!r} cannot be used here: {str(error).splitlines()[0][:200]}") from error
 
 
 def signature_of(

@@ -35,11 +35,24 @@ GLOSSARY = {
 }
 
 
+RANDOM = "random."
+"""How the name of a random axis begins: the outcomes of a source, whose name follows."""
+
+
+def is_random(name: str) -> bool:
+    """Tell whether an axis counts the outcomes of a random source.
+
+    >>> is_random("random.datum"), is_random("row")
+    (True, False)
+    """
+    return name.startswith(RANDOM)
+
+
 class _Ranks(dict[str, tuple[int, str]]):
-    """The place of each name in the order of axes; a name that the glossary lacks comes after it, by the name."""
+    """The place of each name in the order of axes; a name that the glossary lacks comes after it, by the name, random ones last."""
 
     def __missing__(self, name: str) -> tuple[int, str]:
-        return (len(self), name)
+        return (len(self) + is_random(name), name)
 
 
 _RANK = _Ranks({name: (rank, name) for rank, name in enumerate(GLOSSARY)})

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Self, cast, dataclass_transform
 
-from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.axes import Axis, is_random
 from scrubjay.errors import CircuitError
 
 _KINDS: set[type] = set()
@@ -82,6 +82,20 @@ def _unfit(cls: Any, values: tuple[object, ...], error: Exception) -> str:
     return f"a {cls.__name__} holds ({wanted}) and was given ({given}): {error}"
 
 
+_RANDOM = frozenset({"Sample", "Repeat", "Expectation", "Cumulant"})
+"""The kinds that may act along a random axis."""
+
+
+def _check_random(node: Node) -> None:
+    """Refuse a node that acts along the outcomes of a random source."""
+    wrong = [name for name in sorted(node.acts_along) if is_random(name)]
+    if wrong and type(node).__name__ not in _RANDOM:
+        raise CircuitError(
+            f"{type(node).__name__} would act along {wrong[0]!r}: the outcomes of a random source have no order and no number of their own. "
+            "Only Sample makes such an axis, and only Expectation and Cumulant are over it"
+        )
+
+
 @dataclass_transform(frozen_default=True, eq_default=False)
 class Node(metaclass=_Interned):
     """An expression: a value with named axes, computed from other nodes."""
@@ -113,6 +127,10 @@ class Node(metaclass=_Interned):
                     operands = value if len(items) == len(value) and not operands else (*operands, *items)
         object.__setattr__(self, "operands", operands)
         object.__setattr__(self, "axes", self.find_axes())
+        for node in (self, *operands):
+            if node.axes and is_random(node.axes[-1].name):  # they come last
+                _check_random(self)
+                break
 
     def find_axes(self) -> tuple[Axis, ...]:
         """Return the axes, in the glossary's order; raise `CircuitError` when the node would be ill-formed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.axes import RANDOM, Axis
 from scrubjay.circuit.graph import topological
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
@@ -13,8 +13,10 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Cumulant,
     Custom,
     Einsum,
+    Expectation,
     Experts,
     Gather,
     Index,
@@ -28,6 +30,7 @@ from scrubjay.circuit.ops import (
     Order,
     Relabel,
     Repeat,
+    Sample,
     Split,
     Weight,
 )  # fmt: skip
@@ -51,6 +54,11 @@ def _names(names: Sequence[str], rename: Rename) -> tuple[str, ...]:
 def _relabel(node: Relabel, operands: tuple[Node, ...], rename: Rename) -> Node:
     pairs = tuple(sorted((rename(old), rename(new)) for old, new in node.pairs if rename(old) != rename(new)))
     return Relabel(operands[0], pairs) if pairs else operands[0]
+
+
+def _sources(names: Sequence[str], rename: Rename) -> tuple[str, ...]:
+    """Return the names of random sources as their axes are renamed."""
+    return tuple(sorted(rename(RANDOM + name).removeprefix(RANDOM) for name in names))
 
 
 def _same(node: Node, operands: tuple[Node, ...], _: Rename) -> Node:
@@ -82,6 +90,9 @@ RENAMERS: dict[type[Node], _Renamer] = {
     Merge: lambda node, ops, rename: Merge(ops[0], _names(node.merged, rename), _axis(node.to, rename)),
     Custom: lambda node, ops, rename: Custom(node.source, node.name, ops[0], _names(node.layout, rename)),
     Along: lambda node, ops, rename: Along(node.op, ops[0], _names(node.over, rename), node.parameters),
+    Sample: lambda node, ops, rename: Sample(ops[0], rename(node.axis), *_sources([node.by], rename)),
+    Expectation: lambda node, ops, rename: Expectation(ops[0], _sources(node.over, rename)),
+    Cumulant: lambda node, ops, rename: Cumulant(ops, _sources(node.over, rename), node.unbiased),
     Opaque: lambda node, ops, rename: Opaque(
         node.op,
         ops,

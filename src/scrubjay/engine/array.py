@@ -56,6 +56,11 @@ class Array:
         return self.tensor if isinstance(self.tensor, torch.Tensor) else torch.tensor(self.tensor, device=like)
 
 
+def copied(array: Array) -> Array:
+    """Return an array with memory of its own."""
+    return Array(array.tensor.clone(), array.names) if isinstance(array.tensor, torch.Tensor) else array
+
+
 def union(arrays: Sequence[Array]) -> tuple[str, ...]:
     """Return the names of all arrays: the order of the one with most dimensions, then the others' new ones in front."""
     longest = max(arrays, key=lambda item: len(item.names))

@@ -28,6 +28,7 @@ from scrubjay.engine.array import Array
 from scrubjay.engine.compute import compute
 from scrubjay.engine.context import Context, Store
 from scrubjay.engine.evaluate import Evaluated, home, input_sizes
+from scrubjay.engine.fusing import is_stored
 from scrubjay.engine.memory import budget_bytes, in_words
 from scrubjay.errors import CacheError
 from scrubjay.evidence.digest import digest_bytes, digest_json
@@ -211,7 +212,7 @@ def compute_with(
 
 
 def _keys(cache: Cache, order: Sequence[Node], context: Context, across: bool) -> dict[Node, str]:
-    """Return the key of every value that has one: all but leaves, and what a function of the user's own is part of."""
+    """Return the key of every value that has one: all but leaves and parts of weights, and what a function of the user's own is part of."""
     frame = [VERSION, torch.__version__, str(context.dtype), str(context.device), across]
     digests: dict[Node, str] = {}
     for node in order:
@@ -225,7 +226,8 @@ def _keys(cache: Cache, order: Sequence[Node], context: Context, across: bool) -
             own = [_plain(getattr(node, item.name), digests) for item in fields(cast("Any", node))]
         sizes = [(axis.name, context.size(axis.size)) for axis in node.axes]
         digests[node] = digest_node(type(node), [own, sizes, dict(context.sizes) if isinstance(node, Opaque) else None])
-    return {node: digest_json([*frame, digest]) for node, digest in digests.items() if node.operands}
+    made = {node: digest for node, digest in digests.items() if node.operands and not is_stored(node)}
+    return {node: digest_json([*frame, digest]) for node, digest in made.items()}
 
 
 def _plain(value: object, digests: Mapping[Node, str]) -> object:

@@ -16,6 +16,7 @@ from scrubjay.engine.array import Array
 from scrubjay.engine.context import Context, Payload, Store
 from scrubjay.engine.fused import Fused, fused_kernel
 from scrubjay.engine.kernels import KERNELS
+from scrubjay.engine.rehearsal import shaped
 from scrubjay.engine.tally import Tally, Work
 from scrubjay.errors import EvaluationError
 
@@ -56,7 +57,7 @@ def evaluate(
         inputs: one tensor for each `Input` below them, dimensions in the input's own order.
         stores: where weights are found, by source.
         dtype: the circuit's floating type; that of the weights when not given.
-        device: where to compute, inputs and counts included; that of the weights below `nodes` when not given (`home`).
+        device: where to compute, inputs and counts included; that of the weights below `nodes`, or else of the inputs, when not given (`home`).
         known: values already at hand; nothing below them is evaluated.
         progress: called with (nodes done, nodes in all).
         differentiable: make values of floating type that were asked for part of one autograd graph, so that gradients can be
@@ -71,7 +72,7 @@ def evaluate(
     context = Context(
         stores,
         dtype,
-        torch.device(device) if device is not None else home(order, stores, known),
+        torch.device(device) if device is not None else home(order, stores, known, inputs),
         {**(sizes or {}), **input_sizes(order, inputs)},
         inputs,
     )
@@ -98,25 +99,34 @@ def evaluate(
     return Evaluated(values, sum(node not in known for node in order), peak, tally.work())
 
 
-def home(nodes: Sequence[Node], stores: Mapping[str, Store], known: Mapping[Node, Array]) -> torch.device | None:
+def home(
+    nodes: Sequence[Node],
+    stores: Mapping[str, Store],
+    known: Mapping[Node, Array],
+    inputs: Mapping[str, torch.Tensor] | None = None,
+) -> torch.device | None:
     """Return the device to compute on where none is given: that of the first of the model's own weights among some nodes.
 
-    Where there is none it is that of the first known value, if any. What interventions brought along says nothing.
+    Where there is none it is that of the first known value, then that of the first input. What interventions brought along says nothing.
     """
     for node in nodes:
         store = stores.get(node.source) if isinstance(node, Weight) else None
         if isinstance(node, Weight) and store is not None and not isinstance(store, Payload):
             return store.tensor(node.name).device
     tensors = [array.tensor for array in known.values() if isinstance(array.tensor, torch.Tensor)]
-    return tensors[0].device if tensors else None
+    return next((one.device for one in (*tensors, *(inputs or {}).values())), None)
 
 
 def value_of(node: Node, operands: Sequence[Array], context: Context) -> Array:
     """Return the value of one node, from those of its operands."""
-    made = fused_kernel(node, operands) if isinstance(node, Fused) else KERNELS[type(node)](node, operands, context)
+    made = shaped(node, operands, lambda: _made(node, operands, context))
     if frozenset(made.names) != node.axis_names and isinstance(made.tensor, torch.Tensor):
         raise EvaluationError(f"{node!r} was evaluated to the axes {made.names}: this is a defect, please report it")
     return made
+
+
+def _made(node: Node, operands: Sequence[Array], context: Context) -> Array:
+    return fused_kernel(node, operands) if isinstance(node, Fused) else KERNELS[type(node)](node, operands, context)
 
 
 def _tracked(value: Array) -> Array:

@@ -43,7 +43,10 @@ def _cast(value: Any, dtype: torch.dtype) -> torch.Tensor:
 def _where(condition: Any, yes: Any, no: Any) -> Any:
     if not any(isinstance(item, torch.Tensor) for item in (condition, yes, no)):
         return yes if condition else no
-    return torch.where(torch.as_tensor(condition), yes, no)
+    items = [condition, yes, no]
+    if any(isinstance(item, torch.Tensor) and item.is_meta for item in items):  # a cast number lies on no device
+        items = [item.to("meta") if isinstance(item, torch.Tensor) else item for item in items]
+    return torch.where(torch.as_tensor(items[0]), items[1], items[2])
 
 
 def _quick_gelu(value: torch.Tensor) -> torch.Tensor:

@@ -83,7 +83,8 @@ def _attention(operands: Sequence[Array], over: Sequence[str], parameters: Seque
     key, inner, query, out = over
     v = Array(v.tensor, tuple("out." if name == out else name for name in v.names))
     lead = [name for name in union([q, k, v, mask]) if name not in {query, key, inner, "out."}]
-    outer, heads = [n for n in lead if n in mask.names], [n for n in lead if n not in mask.names]
+    after = max((place for place, name in enumerate(lead) if name in mask.names), default=-1) + 1
+    outer, heads = lead[:after], lead[after:]  # in the order that they come in, so that what reads it need not copy
     sizes = {name: size for item in operands for name, size in sizes_of(item).items()}
     shape = [sizes[name] for name in (*outer, *heads)]
     count = prod(shape[: len(outer)])

@@ -135,7 +135,7 @@ def _layer_norm(node: Node) -> _Pattern | None:
     )
 
 
-def _is_stored(node: Node) -> bool:
+def is_stored(node: Node) -> bool:
     """Tell whether a node is a weight, or one part of it, or it under other names."""
     while isinstance(node, Relabel | Index):
         node = node.source
@@ -144,16 +144,16 @@ def _is_stored(node: Node) -> bool:
 
 def _linear(node: Node) -> _Pattern | None:
     """Find x W + b."""
-    if not isinstance(node, Add) or len(node.terms) != 2 or not _is_stored(node.terms[1]):
+    if not isinstance(node, Add) or len(node.terms) != 2 or not is_stored(node.terms[1]):
         return None
     product, bias = node.terms
     if not isinstance(product, Einsum) or len(product.factors) != 2:
         return None
     (x, weight), over = product.factors, set(product.summed)
-    if _is_stored(x):
+    if is_stored(x):
         x, weight = weight, x
     columns = weight.axis_names - over
-    if not _is_stored(weight) or not over <= x.axis_names & weight.axis_names or columns & x.axis_names:
+    if not is_stored(weight) or not over <= x.axis_names & weight.axis_names or columns & x.axis_names:
         return None
     if bias.axis_names != columns or not columns:
         return None

@@ -18,8 +18,10 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Cumulant,
     Custom,
     Einsum,
+    Expectation,
     Experts,
     Gather,
     Index,
@@ -33,11 +35,12 @@ from scrubjay.circuit.ops import (
     Order,
     Relabel,
     Repeat,
+    Sample,
     Split,
     Weight,
 )  # fmt: skip
 from scrubjay.circuit.ops.aten import MADE, SEEDED, name_of
-from scrubjay.engine import choosing
+from scrubjay.engine import choosing, random
 from scrubjay.engine.array import Array, spread, union
 from scrubjay.engine.context import Context
 from scrubjay.engine.contraction import contract
@@ -140,7 +143,8 @@ def _concat(node: Concat, operands: Sequence[Array], _: Context) -> Array:
 
 def _gather(node: Gather, operands: Sequence[Array], _: Context) -> Array:
     source, index = operands
-    places, tensor = index.as_tensor(), source.as_tensor()
+    tensor = source.as_tensor()
+    places = index.as_tensor(tensor.device)  # a bare number has no place of its own
     shared = [name for name in index.names if name in source.names]
     size = tensor.shape[source.names.index(node.axis)]
     # an export of a circuit's module has no numbers to look at (torch then checks them at run time, and counts from the end itself), nor has a rehearsal
@@ -153,6 +157,8 @@ def _gather(node: Gather, operands: Sequence[Array], _: Context) -> Array:
     places = torch.where(places < 0, places + size, places) if low < 0 else places
     rest = [name for name in source.names if name != node.axis and name not in shared]
     table = tensor.permute([source.names.index(name) for name in (*shared, node.axis, *rest)])
+    if not shared and places.is_meta and not places.dim():  # torch would ask a single place for its number
+        return Array(table.index_select(0, places.reshape(1)).squeeze(0), tuple(rest))
     if not shared:
         return Array(table[places], (*index.names, *rest))
     own = [name for name in index.names if name not in shared]
@@ -298,4 +304,5 @@ KERNELS: dict[type[Node], Kernel] = {
     Input: _input, Weight: _weight, Constant: _constant, Iota: _iota, Einsum: _einsum, Add: _add, Multiply: _multiply,
     Index: _index, Narrow: _narrow, Concat: _concat, Gather: _gather, Relabel: _relabel, Split: _split, Merge: _merge, Repeat: _repeat,
     Map: _map, Along: _along, Opaque: _opaque, Experts: choosing.experts, Order: choosing.order, Custom: _custom,
+    Sample: random.sample, Expectation: random.expectation, Cumulant: random.cumulant,
 }  # fmt: skip

@@ -95,22 +95,24 @@ def resumption(
 
 
 def resume(
-    plan: Resumption, held: Mapping[Node, Array], context: Context, start: int = 0
-) -> tuple[dict[Node, Array], Work]:
+    plan: Resumption, held: Mapping[Node, Array], context: Context, start: int = 0, late: Mapping[Node, Array] | None = None
+) -> tuple[dict[Node, Array], Work]:  # fmt: skip
     """Return the values of a plan's wanted nodes, computed from position `start` on, and what that cost.
 
-    A wanted node with the axis of positions has those from `start` on alone. Raises `EvaluationError` for a value that is not held.
+    Held values have all positions; those in `late`, and wanted nodes, have the ones from `start` on alone. Raises `EvaluationError` for a
+    value that is not held.
     """
-    if missing := [node for node in plan.needs if node not in held]:
+    late = late or {}
+    if missing := [node for node in plan.needs if node not in held and node not in late]:
         raise EvaluationError(
             f"to resume, the value of {missing[0]!r} must be held, and {len(missing)} such values are not"
         )
     start = start if plan.causal else 0
-    live: dict[Node, Array] = {}
-    short: set[Node] = set()
+    live: dict[Node, Array] = dict(late)
+    short = {node for node in late if start and POSITIONS in node.axis_names}
     left = dict(plan.last)
     kept = set(plan.wanted.values())
-    tally = Tally(held.values())
+    tally = Tally([*held.values(), *late.values()])
     for node in plan.order:
         along = POSITIONS in node.acts_along
         operands: list[Array] = []
@@ -145,4 +147,7 @@ def _joined(earlier: Array, value: Array, start: int) -> Array:
     tensor, place = value.as_tensor(), value.names.index(POSITIONS)
     first = torch.as_tensor(earlier.laid(value.names)).narrow(place, 0, start)
     shape = [start if d == place else size for d, size in enumerate(tensor.shape)]
+    if tensor.is_meta:  # a rehearsal: torch takes long to find the shape
+        whole = [start + size if d == place else size for d, size in enumerate(tensor.shape)]
+        return Array(tensor.new_empty(whole), value.names)
     return Array(torch.cat([first.expand(shape), tensor], place), value.names)

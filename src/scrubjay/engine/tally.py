@@ -61,6 +61,15 @@ class Work:
             max(self.peak_bytes, held + other.peak_bytes),
         )
 
+    def to_dict(self) -> dict[str, int]:
+        """Return the figures by name, values that were asked for as `held_bytes`."""
+        return {
+            "nodes": self.nodes,
+            "multiply_adds": self.multiply_adds,
+            "held_bytes": self.kept_bytes,
+            "peak_bytes": self.peak_bytes,
+        }
+
 
 class Tally:
     """The count of one evaluation, while it goes on. Values that were there before it are told at the start, and cost nothing."""

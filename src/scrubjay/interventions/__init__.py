@@ -1,5 +1,6 @@
 """Running a model with values kept and changed: inputs, runs, interventions as values, edits."""
 
+from scrubjay.interventions.ablation import Ablation
 from scrubjay.interventions.apply import edit
 from scrubjay.interventions.change import (
     Intervention,
@@ -24,6 +25,7 @@ from scrubjay.interventions.run import Run, run
 from scrubjay.interventions.sweep import sweep
 
 __all__ = [
+    "Ablation",
     "Effects",
     "Generated",
     "Gradients",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
+from os import PathLike
 from typing import TypedDict
 
 import numpy as np
@@ -32,12 +33,14 @@ class Resources(TypedDict, total=False):
 
     `budget`: memory in bytes, or a text such as `"2 GB"`; a share of what is free when not given. `stack`: the most variants that are
     evaluated at once. `progress`: a function of (done, of how many). `cache`: a `Cache` in which the values of plain runs are looked up and kept.
+    `resume`: a folder in which what is finished is kept; the same call goes on from there.
     """
 
     budget: int | str | None
     stack: int | None
     progress: Progress | None
     cache: Cache | None
+    resume: str | PathLike[str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,7 @@ class Settings:
     stack: int | None = None
     progress: Progress | None = None
     cache: Cache | None = None
+    resume: str | PathLike[str] | None = None
     rehearsal: bool = False
 
 

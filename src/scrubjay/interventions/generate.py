@@ -22,6 +22,7 @@ from scrubjay.interventions.apply import applied
 from scrubjay.interventions.change import Intervention
 from scrubjay.interventions.growing import Growing, begin, grow, growing, stays_causal, without_cache
 from scrubjay.interventions.inputs import Given, lengths, padding, prepare
+from scrubjay.interventions.masking import causal_on
 from scrubjay.interventions.run import Run, check_positions
 from scrubjay.interventions.shown import shown
 
@@ -199,7 +200,8 @@ def _how(
     model: Model, changed: Model, changes: Sequence[Intervention], whole: Mapping[str, torch.Tensor], tokens: int
 ) -> Growing:
     """Return how a sequence grows: from held values where no position reads a later one, found at load and, after changes, tried."""
-    if model.verdict is None or model.verdict.causal is not True:
+    known = causal_on(model, whole).verdict
+    if known is None or known.causal is not True:
         return without_cache(changed)
     symbol = str(model.circuit.inputs["input_ids"].dims[1].size)
     back = max((_from_end(one.position) for change in changes for one in changed.addresses(change.at)), default=0)

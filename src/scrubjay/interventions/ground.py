@@ -28,6 +28,7 @@ class Ground:
         model: the model.
         inputs: the patched run's inputs, those of the metric among them.
         held: values of the unpatched run.
+        giver: the other inputs, and `there` values of the run on them.
         read: the metric.
         clean: what the clean run gave where the metric reads.
         ends: the metric of the clean and of the counterfactual inputs, each (row,).
@@ -43,25 +44,38 @@ class Ground:
     clean: torch.Tensor
     ends: tuple[np.ndarray, np.ndarray]
     work: Work = field(default_factory=Work)
+    giver: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    there: Mapping[Node, Array] = field(default_factory=dict[Node, Array])
 
     def measured(
-        self, plan: Resumption, root: Node, given: Mapping[Node, Array], start: int
-    ) -> tuple[torch.Tensor, Work]:
-        """Return the metric of some variants, (variant, row), and what it cost.
+        self, plan: Resumption, root: Node, given: Mapping[Node, Array], start: int, late: Mapping[Node, Array] | None = None
+    ) -> tuple[torch.Tensor, Work]:  # fmt: skip
+        """Return the metric of some variants, (variant, row), and what it cost; arguments are those of `computed`."""
+        found, work = self.computed(plan, root, given, start, late)
+        own = sum(bytes_of(one) for one in {**given, **(late or {})}.values() if "variant" in one.names)
+        work = replace(work, peak_bytes=max(work.peak_bytes, own + 3 * bytes_of(found)))
+        return _measured(self.read, found, self.clean), work
 
-        `given` is what each variant puts in, and `start` the first position that any of them changes.
+    def computed(
+        self, plan: Resumption, wanted: Node, given: Mapping[Node, Array], start: int, late: Mapping[Node, Array] | None = None
+    ) -> tuple[Array, Work]:  # fmt: skip
+        """Return a node's value in some variants, from the first changed position on, and what it cost.
+
+        `given` is what each variant puts in, `start` the first position that any of them changes, and `late` what is put in
+        that has positions from there on alone.
         """
-        given = {node: Array(one.as_tensor().to(self.clean.device), one.names) for node, one in given.items()}
-        counts = [one.as_tensor().shape[one.names.index("variant")] for one in given.values() if "variant" in one.names]
+        device, late = self.clean.device, late or {}
+        given = {node: Array(one.as_tensor().to(device), one.names) for node, one in given.items()}
+        both = [one for one in (*given.values(), *late.values()) if "variant" in one.names]
+        counts = [one.as_tensor().shape[one.names.index("variant")] for one in both]
         sizes = input_sizes(list(self.model.circuit.inputs.values()), self.inputs)
-        device = torch.device(self.model.device) if self.model.device else None
+        place = torch.device(self.model.device) if self.model.device else None
         context = Context(
-            self.model.stores, self.model.dtype, device, {**sizes, "variant": max(counts, default=1)}, self.inputs
+            self.model.stores, self.model.dtype, place, {**sizes, "variant": max(counts, default=1)}, self.inputs
         )
-        found, work = resume(plan, {**self.held, **given}, context, start)
-        own = sum(bytes_of(one) for one in given.values() if "variant" in one.names)
-        work = replace(work, kept_bytes=0, peak_bytes=own + max(work.peak_bytes, 3 * bytes_of(found[root])))
-        return _measured(self.read, found[root], self.clean), work
+        found, work = resume(plan, {**self.held, **given}, context, start, late)
+        own = sum(map(bytes_of, both))
+        return found[wanted], replace(work, kept_bytes=0, peak_bytes=own + work.peak_bytes)
 
     def and_held(self, values: Mapping[Node, Array], work: Work) -> Ground:
         """Return the ground that holds further values, with what they cost."""
@@ -83,15 +97,21 @@ def ground_of(
     giver: Mapping[str, torch.Tensor],
     direction: str,
     cache: Cache | None = None,
+    given: Sequence[Node] = (),
 ) -> Ground:
-    """Return the ground of variants of the run on `taker`, which hold the values of `nodes`, taken from a cache where it has them."""
+    """Return the ground of variants of the run on `taker`, which hold the values of `nodes`, and of `given` on `giver`.
+
+    Each input is run once. Values are taken from a cache where it has them.
+    """
     root = read.read(model.circuit.roots[model.anatomy.result])
     inputs = {**taker, **read.inputs}
     where: dict[str, Any] = {"dtype": model.dtype, "device": model.device}
     here = compute_with(cache, [root, *nodes], inputs, model.stores, **where)
-    there = compute_with(cache, [root], {**giver, **read.inputs}, model.stores, **where)
+    other = {**giver, **read.inputs}
+    there = compute_with(cache, [root, *given], other, model.stores, **where)
     work = here.work.then(there.work, here.work.kept_bytes)
     clean = read.laid((there if direction == "denoise" else here)[root])[0]
     one, two = (_measured(read, value, clean)[0].numpy() for value in (here[root], there[root]))
     ends = (two, one) if direction == "denoise" else (one, two)
-    return Ground(model, inputs, {node: here[node] for node in nodes}, read, clean, ends, work)
+    held, found = {node: here[node] for node in nodes}, {node: there[node] for node in given}
+    return Ground(model, inputs, held, read, clean, ends, work, other, found)

@@ -22,7 +22,7 @@ from scrubjay.circuit.rules import positions_down
 from scrubjay.engine.array import Array
 from scrubjay.engine.compute import compute
 from scrubjay.engine.context import Context
-from scrubjay.engine.evaluate import Evaluated, evaluate, input_sizes
+from scrubjay.engine.evaluate import Evaluated, evaluate, home, input_sizes
 from scrubjay.engine.resume import POSITIONS, Resumption, resume, resumption
 from scrubjay.interventions.inputs import padding
 
@@ -116,11 +116,9 @@ def grow(how: Growing, before: Grown, inputs: Tensors) -> Grown:
     if how.plan is None or start == 0:
         return begin(how, inputs)
     model, sizes = how.model, input_sizes(list(how.model.circuit.inputs.values()), inputs)
+    device = torch.device(model.device) if model.device else home(model.circuit.nodes, model.stores, {})
     steady = {node: before.values[node] for node in how.steady}
-    fresh = evaluate(
-        how.varying, inputs, model.stores, dtype=model.dtype, device=model.device, known=steady, sizes=sizes
-    )
-    device = torch.device(model.device) if model.device else None
+    fresh = evaluate(how.varying, inputs, model.stores, dtype=model.dtype, device=device, known=steady, sizes=sizes)
     context = Context(model.stores, model.dtype, device, sizes, inputs)
     made, _ = resume(how.plan, {**before.values, **fresh.values}, context, start)
     for node in how.checks:

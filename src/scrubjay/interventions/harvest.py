@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,11 @@ from safetensors.torch import save_file
 from scrubjay.capture.model import Model
 from scrubjay.capture.store import digest_of
 from scrubjay.circuit.address import Address
-from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.fingerprint import fingerprint
-from scrubjay.circuit.graph import rebuild
-from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Custom, Weight
 from scrubjay.engine.array import Array
 from scrubjay.engine.compute import compute
-from scrubjay.engine.context import Payload
 from scrubjay.engine.evaluate import input_sizes
 from scrubjay.engine.progress import progress_after
+from scrubjay.engine.tally import Work
 from scrubjay.errors import AddressError, CacheError, InputError
 from scrubjay.evidence.digest import digest_json
 from scrubjay.interventions.apply import applied
@@ -51,12 +46,17 @@ from scrubjay.interventions.harvested import (
     file_digest,
     manifest_of,
 )
+from scrubjay.interventions.identity import identity
 from scrubjay.interventions.inputs import Given, padding
 from scrubjay.interventions.run import check_positions
 from scrubjay.interventions.shown import shown, shown_order
 
 SHARD_BYTES = 256 * 2**20
 Positions = str | int | Sequence[int]
+NOTHING: Mapping[str, int] = dict.fromkeys(
+    ("batches", "rows", "tokens", "nodes", "multiply_adds", "stored_bytes", "peak_bytes"), 0
+)
+"""The figures of a harvest before its first batch."""
 _PER_ROW = frozenset({"patch", "resample"})
 """Changes that are made anew for the rows of each batch."""
 
@@ -72,6 +72,7 @@ class _Job:
     dtype: torch.dtype | None
     folder: Path
     shard: int
+    fixed: Model | None
 
     @property
     def padded(self) -> bool:
@@ -112,28 +113,54 @@ def harvest(
     address the model lacks, `InputError` for inputs or options that do not fit, or a folder with a harvest of other settings or inputs,
     and `CacheError` where the folder cannot be written; then all that was finished stays, and a second call goes on.
     """
+    job = _job(model, keep, to, batch, positions, shard, dtype, interventions)
+    total, first, source = _begun(model, inputs, batch)
+    changed = job.fixed or applied(model, job.changes, first)
+    settings = _settings(job, changed, batch)
+    manifest = _opened(job.folder, settings, _sites(job, changed))
+    with progress_after(2.0, f"harvesting {model.name}") as bar:
+        counts = _filled(job, manifest, source, lambda done: (progress or bar)(done, max(total, done)))
+    manifest["complete"] = True
+    _write_manifest(job.folder, manifest)
+    return Harvest(job.folder, manifest, counts)
+
+
+@torch.no_grad()
+def harvest_counts(
+    model: Model, inputs: Given, keep: Sequence[str] | str, to: str | PathLike[str] = "", *, batch: int = 16, positions: Positions = "real",
+    shard: int = SHARD_BYTES, dtype: torch.dtype | None = None, interventions: Sequence[Intervention] | Intervention = (),
+) -> dict[str, int]:  # fmt: skip
+    """Return what a harvest into a new folder would cost, as its `counts` then say; nothing is computed or written."""
+    job = _job(model, keep, to, batch, positions, shard, dtype, interventions)
+    _, first, source = _begun(model, inputs, batch)
+    _sites(job, job.fixed or applied(model, job.changes, first))
+    counts, row = dict(NOTHING), 0
+    for tensors in source:
+        part, work = _values(job, tensors, row, rehearsal=True)
+        counts, row = _counted(counts, part, work), row + len(part[ROWS])
+    return counts
+
+
+def _job(
+    model: Model, keep: Sequence[str] | str, to: str | PathLike[str], batch: int, positions: Positions, shard: int, dtype: torch.dtype | None,
+    interventions: Sequence[Intervention] | Intervention,
+) -> _Job:  # fmt: skip
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     changes = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
     _check(keep, batch, positions, shard, dtype)
-    job = _Job(model, changes, keep, positions, dtype, Path(to), shard)
     fixed = None if any(_is_per_row(change) for change in changes) else applied(model, changes, None)
+    return _Job(model, changes, keep, positions, dtype, Path(to), shard, fixed)
+
+
+def _begun(
+    model: Model, inputs: Given, batch: int
+) -> tuple[int, dict[str, torch.Tensor], Iterator[dict[str, torch.Tensor]]]:
+    """Return how many batches there are, the first one, and all of them one after another."""
     total, source = batches(model, inputs, batch)
     first = next(source, None)
     if first is None:
         raise InputError("there is nothing to harvest: the input is empty")
-    changed = fixed or applied(model, changes, first)
-    settings = _settings(job, changed, batch)
-    manifest = _opened(job.folder, settings, _sites(job, changed))
-    with progress_after(2.0, f"harvesting {model.name}") as bar:
-        _filled(job, fixed, manifest, _with(first, source), lambda done: (progress or bar)(done, max(total, done)))
-    manifest["complete"] = True
-    _write_manifest(job.folder, manifest)
-    return Harvest(job.folder, manifest)
-
-
-def _with(first: dict[str, torch.Tensor], rest: Iterator[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
-    yield first
-    yield from rest
+    return total, first, chain([first], source)
 
 
 def _is_per_row(change: Intervention) -> bool:
@@ -162,6 +189,8 @@ def _opened(folder: Path, settings: dict[str, Any], sites: Mapping[str, Sequence
     """Return the manifest to go on with: that of the folder where its settings are these, or a new one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+            left.unlink()
         old = manifest_of(folder)
         if old is None and any(folder.iterdir()):
             raise InputError(f"{folder} holds other files and no harvest: give an empty or new folder")
@@ -216,51 +245,22 @@ def _placed(file: Path, write: Callable[[Path], object]) -> None:
 def _settings(job: _Job, changed: Model, batch: int) -> dict[str, Any]:
     """Return what a harvest depends on beside its inputs, ready for JSON."""
     nodes = {str(one): changed.node(one) for one in _wanted(job, changed)}
-    sources = [name for name, store in changed.stores.items() if isinstance(store, Payload)]
-    renamed = {name: f"added-{number}" for number, name in enumerate(sources)}
-    tensors: dict[str, str] = {}
-    functions: dict[str, str] = {}
-
-    def neutral(node: Node, operands: tuple[Node, ...]) -> Node:
-        here = node.with_operands(operands)
-        if isinstance(here, Weight) and here.source in renamed:
-            name = f"{renamed[here.source]}.{here.name}"
-            tensors[name] = digest_of(changed.stores[here.source].tensor(here.name).detach())
-            return Weight(renamed[here.source], here.name, here.dims, here.dtype)
-        if isinstance(here, Custom) and here.source in renamed:
-            store = changed.stores[here.source]
-            assert isinstance(store, Payload)
-            functions[f"{renamed[here.source]}.{here.name}"] = _function(store.functions[here.name])
-            return Custom(renamed[here.source], here.name, here.operand, here.layout)
-        return here
-
-    made = rebuild(list(nodes.values()), neutral)
-    circuit = fingerprint(Circuit({name: made[node] for name, node in nodes.items()}))
-    unknown = [text for text in functions.values() if not text.startswith("sha256:")]
+    found = identity(changed, nodes)
     positions = job.positions if isinstance(job.positions, str | int) else list(job.positions)
     return {
         "model": job.model.name,
         "weights": job.model.digest,
         "keep": list(job.keep),
-        "circuit": circuit,
-        "added": digest_json([tensors, functions]),
+        "circuit": found["circuit"],
+        "added": found["added"],
         "interventions": [repr(change) for change in job.changes],
-        "functions": unknown,
+        "functions": found["functions"],
         "positions": positions,
         "dtype": "as computed" if job.dtype is None else _name(job.dtype),
         "computed": _name(changed.dtype) if changed.dtype else "as stored",
         "batch": batch,
         "shard": job.shard,
     }
-
-
-def _function(value: Any) -> str:
-    """Return the fingerprint of a function, where it is a module or has nothing inside; else its name."""
-    if isinstance(value, torch.nn.Module):
-        return digest_json([repr(value), {name: digest_of(one) for name, one in value.state_dict().items()}])
-    if value is torch.Tensor.detach:
-        return digest_json("detach")
-    return str(getattr(value, "__qualname__", type(value).__name__))
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -289,18 +289,42 @@ def _sites(job: _Job, changed: Model) -> dict[str, tuple[str, ...]]:
     return made
 
 
-def _values(job: _Job, fixed: Model | None, tensors: Mapping[str, torch.Tensor], first: int) -> dict[str, torch.Tensor]:
-    """Return what one batch gives to a shard, `first` being the number of its first row."""
+def _counted(counts: Mapping[str, int], part: Mapping[str, torch.Tensor], work: Work) -> dict[str, int]:
+    """Return figures with those of one more batch."""
+    tokens = part[ROW].numel() if ROW in part else 0
+    more = (1, len(part[ROWS]), tokens, work.nodes, work.multiply_adds, sum(one.nbytes for one in part.values()))
+    made = {name: counts[name] + one for name, one in zip(counts, more, strict=False)}
+    return {**made, "peak_bytes": max(counts["peak_bytes"], work.peak_bytes)}
+
+
+def _values(
+    job: _Job, tensors: Mapping[str, torch.Tensor], first: int, *, rehearsal: bool = False
+) -> tuple[dict[str, torch.Tensor], Work]:
+    """Return what one batch gives to a shard, `first` being the number of its first row, and what that cost; zeros in a rehearsal."""
     job.model.require("exact", inputs=tensors)
-    changed = fixed or applied(job.model, job.changes, tensors)
+    changed = job.fixed or applied(job.model, job.changes, tensors)
     addresses = _wanted(job, changed)
     check_positions([*addresses, *(a for change in job.changes for a in changed.addresses(change.at))], tensors)
     nodes = {str(one): changed.node(one) for one in addresses}
     done = compute(
-        list(dict.fromkeys(nodes.values())), tensors, changed.stores, dtype=changed.dtype, device=changed.device,
+        list(dict.fromkeys(nodes.values())), tensors, changed.stores, dtype=changed.dtype, device="meta" if rehearsal else changed.device,
         sizes=input_sizes(list(job.model.circuit.inputs.values()), tensors),
     )  # fmt: skip
-    values = {name: shown(node, done[node]) for name, node in nodes.items()}
+    found = {node: _zeros(value) if rehearsal else value for node, value in done.values.items()}
+    values = {name: shown(node, found[node]) for name, node in nodes.items()}
+    return _part(job, tensors, values, first), done.work
+
+
+def _zeros(value: Array) -> Array:
+    """Return zeros in the shape of a value without numbers, which take no memory."""
+    like = value.as_tensor()
+    return Array(torch.zeros((), dtype=like.dtype).expand(like.shape), value.names)
+
+
+def _part(
+    job: _Job, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Array], first: int
+) -> dict[str, torch.Tensor]:
+    """Return the values of a batch as they are stored, and where each comes from."""
     count = len(next(iter(tensors.values())))
     numbers = torch.arange(first, first + count)
     if job.padded:
@@ -372,10 +396,11 @@ def _stored(value: torch.Tensor, dtype: torch.dtype | None, name: str) -> torch.
 
 
 def _filled(
-    job: _Job, fixed: Model | None, manifest: dict[str, Any], source: Iterator[dict[str, torch.Tensor]], report: Callable[[int], None]
-) -> None:  # fmt: skip
-    """Go through the input, keeping the shards that are there and writing the others."""
+    job: _Job, manifest: dict[str, Any], source: Iterator[dict[str, torch.Tensor]], report: Callable[[int], None]
+) -> dict[str, int]:  # fmt: skip
+    """Go through the input, keeping the shards that are there and writing the others; return what was computed."""
     row = done = number = 0
+    counts = dict(NOTHING)
     while True:
         known = manifest["shards"][number] if number < len(manifest["shards"]) else None
         given: list[str] = []
@@ -398,7 +423,8 @@ def _filled(
         parts: list[dict[str, torch.Tensor]] = []
         first, size, given = row, 0, []
         for tensors in coming:
-            part = _values(job, fixed, tensors, row)
+            part, work = _values(job, tensors, row)
+            counts = _counted(counts, part, work)
             parts.append(part)
             given.append(_digest(tensors))
             row += len(part[ROWS])
@@ -409,7 +435,7 @@ def _filled(
                 if size >= job.shard:
                     break
         if not parts:
-            return
+            return counts
         entry = _write_shard(job, number, parts)
         entry |= {"first_row": first, "rows": row - first, "batches": len(parts), "inputs": digest_json(given)}
         manifest["shards"][number : number + 1] = [entry]

@@ -77,11 +77,13 @@ class Shard:
 class Harvest:
     """Activations on disk: `for shard in harvest` goes through them, `harvest["L3.resid_post"]` reads all of one site.
 
-    A shard is compared with its digest when it is first read. `settings` say how it was made, `sites` the axes of each site.
+    A shard is compared with its digest when it is first read. `settings` say how it was made, `sites` the axes of each site; `counts` what the
+    call that gave it computed, as `sj.plan` tells before: batches, rows, tokens, nodes, multiply-adds, bytes.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
     seen: set[str] = field(default_factory=set[str])
 
     @property

@@ -20,6 +20,7 @@ from scrubjay.circuit.rules import positions_down
 from scrubjay.claims.task import METRICS, Task
 from scrubjay.engine.array import Array
 from scrubjay.errors import InputError, near
+from scrubjay.interventions.absorption import absorbed
 from scrubjay.interventions.inputs import padding
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -102,9 +103,16 @@ def _place(
 
 
 def _read_at(node: Node, index: Input) -> Node:
-    """Return a node at one place of each row, computed at that place alone, save for what is computed at every place anyway."""
-    at = Gather(node, "query", index)
-    pushed = positions_down([at])[at]
+    """Return a node at one place of each row, computed at that place alone, save for what is computed at every place anyway.
+
+    Keys and values of a layer of which one query is read are not computed: see `absorbed`.
+    """
+    return _lowered(absorbed(_lowered(Gather(node, "query", index), index)), index)
+
+
+def _lowered(node: Node, index: Input) -> Node:
+    """Return a node with choices of a place made as deep as they go, save for sums that are computed at every place anyway."""
+    pushed = positions_down([node])[node]
     whole = [one for one in topological([pushed]) if isinstance(one, Add) and "query" in one.axis_names]
     taken = {one: Gather(one, "query", index) for one in whole}
     images = positions_down(list(taken.values()))

@@ -6,7 +6,7 @@ always, MLPs where asked. It is an expression of the same circuit, so all sender
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Unpack
@@ -16,20 +16,17 @@ import torch
 
 from scrubjay.capture.model import Model
 from scrubjay.circuit.address import Address, Head
-from scrubjay.circuit.circuit import Circuit
-from scrubjay.circuit.graph import substitute, topological
 from scrubjay.circuit.node import Node
-from scrubjay.circuit.ops import Add, Input
-from scrubjay.circuit.places import place, refuse_bypassed
+from scrubjay.circuit.ops import Index
 from scrubjay.claims.task import Task
 from scrubjay.engine.array import Array
-from scrubjay.engine.cache import Cache, compute_with
+from scrubjay.engine.cache import Cache
 from scrubjay.engine.compute import compute
+from scrubjay.engine.evaluate import input_sizes
 from scrubjay.engine.memory import halving
 from scrubjay.engine.progress import Progress, progress_after
-from scrubjay.engine.resume import Resumption, resumption
 from scrubjay.engine.tally import Work, bytes_of
-from scrubjay.errors import AddressError, InputError
+from scrubjay.errors import InputError
 from scrubjay.interventions.effects import Effects
 from scrubjay.interventions.fitting import (
     TOKENS_AT_ONCE,
@@ -46,36 +43,16 @@ from scrubjay.interventions.fitting import (
     why_together,
 )
 from scrubjay.interventions.ground import Ground, ground_of
+from scrubjay.interventions.identity import experiment
 from scrubjay.interventions.inputs import prepare
+from scrubjay.interventions.kept import Kept
+from scrubjay.interventions.masking import causal_on
 from scrubjay.interventions.metric import Function, Metric, metric_of
-from scrubjay.interventions.sweep import check_pairs, concrete, is_causal
+from scrubjay.interventions.routes import Route, Sender, Tail, Variant, routes, sender_of, variant_of
+from scrubjay.interventions.sweep import check_pairs, concrete
 from scrubjay.interventions.variants import VARIANT
 
 WAYS = ("recompute", "freeze")
-
-
-@dataclass(frozen=True, eq=False)
-class _Sender:
-    """What a sender writes: its value, the node that moves with it, and the site of the stream which that node is part of.
-
-    `plain`: the stream moves by as much as the value does, with no norm or factor between.
-    """
-
-    address: Address
-    value: Node
-    target: Node
-    site: Node
-    plain: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Route:
-    """Senders into the same node, to some receivers: the changed circuit's read-out, and how it is computed."""
-
-    senders: tuple[_Sender, ...]
-    moved: Input
-    root: Node
-    plan: Resumption
 
 
 @torch.no_grad()
@@ -105,7 +82,7 @@ def path_patch(
         metric: see `metric_of`; the task's own when not given.
         jointly: patch all receivers at once, and not one by one.
         at: the task's position at which the metric is read.
-        resources: `budget=`, `stack=`, `cache=`, `progress=` as for `sweep`; progress counts receivers.
+        resources: `budget=`, `stack=`, `cache=`, `progress=`, `resume=` as for `sweep`; progress counts receivers.
 
     Returns a table sender x receiver x pair (without the receivers where they are patched jointly); a pair of which the sender is not upstream is
     NaN. Raises `InputError` where that holds of every pair, and for a task that does not fit; `AddressError` for addresses the model lacks.
@@ -192,10 +169,21 @@ class _Paths:
     giver: Mapping[str, torch.Tensor]
     direction: str
     mlps: str
-    writers: Sequence[_Sender]
+    writers: Sequence[Sender]
     groups: Sequence[Sequence[Address]]
     read: Callable[[Task, Mapping[str, torch.Tensor]], Metric]
     cache: Cache | None = None
+    kept: Kept | None = None
+    found: dict[int, list[Route]] = field(default_factory=dict[int, list[Route]])
+    tails: dict[Node, Tail] = field(default_factory=dict[Node, Tail])
+    variant: Variant = (VARIANT,)
+
+    def routes(self, column: int, read: Metric) -> Iterable[Route]:
+        """Return the routes to a group of receivers; where it is the only one they are made once, whatever the rows."""
+        made = routes(self.model, self.writers, self.groups[column], self.mlps, read, self.tails, self.variant)
+        if len(self.groups) > 1:
+            return made
+        return self.found[column] if column in self.found else self.found.setdefault(column, list(made))
 
 
 def _patched(
@@ -208,6 +196,7 @@ def _patched(
     model.require("exact")
     senders, groups = ends
     clean, corrupted = prepare(model, dict(task.clean)), prepare(model, dict(task.counterfactual))
+    model = causal_on(model, clean, corrupted)
     check_pairs(task, clean, corrupted)
     taker, giver = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
     read = metric_of(model, task, taker, metric, at)
@@ -215,33 +204,72 @@ def _patched(
     def read_of(some: Task, inputs: Mapping[str, torch.Tensor]) -> Metric:
         return read if len(some) == len(task) else metric_of(model, some, inputs, metric, at)
 
-    writers = [_sender(model, address) for address in senders]
-    work = _Paths(model, task, taker, giver, direction, mlps, writers, groups, read_of, settings.cache)
-    together, bound = why_together(model, metric), bound_bytes(model, taker, settings.stack)
+    writers = [sender_of(model, address) for address in senders]
+    work = _Paths(
+        model,
+        task,
+        taker,
+        giver,
+        direction,
+        mlps,
+        writers,
+        groups,
+        read_of,
+        settings.cache,
+        variant=variant_of(model, writers),
+    )
+    together = why_together(model, metric)
+    bound = bound_bytes(model, taker, settings.stack or _many(taker, _first_change(taker, giver)))
     used = replace(work, model=rehearsed(model), cache=None) if settings.rehearsal else work
-    with progress_after(2.0, f"patching paths of {model.name}") as bar:
+    with (
+        _kept(work, settings, ends, (read.name, at)) as kept,
+        progress_after(2.0, f"patching paths of {model.name}") as bar,
+    ):
         made = fitted(
             settings, model, len(task), together, bound, partial(_need, work),
-            lambda rows, stacks, report: _part(used, rows, stacks, settings.stack, report), settings.progress or bar,
+            lambda rows, stacks, report: _part(replace(used, kept=kept), rows, stacks, settings.stack, report), settings.progress or bar,
         )  # fmt: skip
     if np.isnan(made.values).all():
         raise InputError(
             f"{senders[0]} is not upstream of {groups[0][0]}, nor any other sender of any receiver: nothing that it writes is read there"
         )
     facts = {"model": model.name, "task": task.digest, "mlps": mlps}
-    return Effects(made.values, {}, *made.ends, direction, read.name, task.clusters, made.counts, facts)
+    counts = {**made.counts, **kept.counts()}
+    return Effects(made.values, {}, *made.ends, direction, read.name, task.clusters, counts, facts)
 
 
-def _ground(work: _Paths, rows: list[int]) -> tuple[Ground, dict[_Sender, Array]]:
-    """Return the ground of some rows, and by how much each sender's value differs between the two inputs."""
+def _kept(
+    work: _Paths,
+    settings: Settings,
+    ends: tuple[Sequence[Address], Sequence[Sequence[Address]]],
+    measured: tuple[str, str],
+) -> Kept:
+    """Return where finished cells are kept."""
+    shape = (len(work.writers), len(work.groups), len(work.task))
+    if settings.resume is None or settings.rehearsal:
+        return Kept(None, {}, shape)
+    told = {
+        "experiment": "paths", **experiment(work.model, work.task, work.direction, *measured), "mlps": work.mlps,
+        "senders": [str(one) for one in ends[0]], "receivers": [[str(one) for one in group] for group in ends[1]],
+    }  # fmt: skip
+    return Kept(settings.resume, told, shape)
+
+
+def _ground(work: _Paths, rows: list[int]) -> tuple[Ground, dict[Node, Array]]:
+    """Return the ground of some rows, and by how much what the senders' values come from differs between the two inputs."""
     taker, giver = rows_of(work.taker, rows), rows_of(work.giver, rows)
     read = work.read(work.task if len(rows) == len(work.task) else work.task.select(rows), taker)
-    root = read.read(work.model.circuit.roots[work.model.anatomy.result])
-    ground = ground_of(
-        work.model, _all_held(work.model, root, work.writers), read, taker, giver, work.direction, work.cache
-    )
-    moved, cost = _moved(work, ground, giver)
-    return ground.and_held({}, cost), moved
+    sources = list(dict.fromkeys(one.source for one in work.writers))
+    held = [*_all_held(work, read), *sources]
+    ground = ground_of(work.model, held, read, taker, giver, work.direction, work.cache, sources)
+    moved = {node: _minus(ground.there[node], ground.held[node]) for node in sources}
+    own = sum(map(bytes_of, moved.values()))
+    spent = replace(ground.work, peak_bytes=max(ground.work.peak_bytes, ground.work.kept_bytes + own))
+    return replace(ground, there={}, work=spent), moved
+
+
+def _minus(one: Array, two: Array) -> Array:
+    return Array(one.as_tensor() - torch.as_tensor(two.laid(one.names)), one.names)
 
 
 def _need(work: _Paths, rows: list[int]) -> Need:
@@ -263,18 +291,27 @@ def _part(
     """Return the table of some rows; or where `note` is given, of the first variants of each route, and it is told what they cost."""
     ground, moved = _ground(work, rows)
     start = _first_change(rows_of(work.taker, rows), rows_of(work.giver, rows))
-    table = np.full((len(work.writers), len(work.groups), len(rows)), np.nan)
+    kept = work.kept or Kept(None, {}, (len(work.writers), len(work.groups), len(work.task)))
+    kept.check(rows, ground.ends)
+    table = kept.table(rows)
     number = {one: place for place, one in enumerate(work.writers)}
     count = Count(0)
-    for column, group in enumerate(work.groups):
-        for turn, route in enumerate(_routes(work.model, work.writers, group, work.mlps, ground.read)):
-            ground = _completed(ground, route.plan, route.moved)
+    for column in range(len(work.groups)):
+        for turn, route in enumerate(work.routes(column, ground.read)):
+            ground = _completed(ground, route)
             count.held = ground.work.kept_bytes
-            chunks = _chunks(route, moved, (stack, stacks.get((column, turn))))[: None if note is None else 1]
-            for chunk, (made, cost) in halving(chunks, partial(_evaluated, ground, route, moved, start)):
-                for one, row in zip(chunk, made.expand(len(chunk), -1), strict=True):
-                    table[number[one], column] = row.numpy()
-                count.add(len(chunk), len(chunk) * _tokens(moved[chunk[0]], start if route.plan.causal else 0), cost)
+            own = start if route.causal else 0
+            tokens = _tokens(ground, route, own)
+            chunks = _chunks(route, tokens, (1 if route.apart else stack, stacks.get((column, turn))))[
+                : None if note is None else 1
+            ]
+            chunks = kept.left(chunks, lambda one, column=column: (number[one], column), rows)
+            for chunk, (made, cost) in halving(chunks, partial(_evaluated, ground, route, moved, own)):
+                numbers = made.expand(len(chunk), -1).numpy()
+                for one, row in zip(chunk, numbers, strict=True):
+                    table[number[one], column] = row
+                kept.note([(number[one], column) for one in chunk], rows, numbers)
+                count.add(len(chunk), len(chunk) * tokens, cost)
                 if note is not None:
                     note((column, turn), cost)
         report(column + 1, len(work.groups))
@@ -284,15 +321,46 @@ def _part(
 
 
 def _evaluated(
-    ground: Ground, route: _Route, moved: Mapping[_Sender, Array], start: int, chunk: Sequence[_Sender]
+    ground: Ground, route: Route, moved: Mapping[Node, Array], start: int, chunk: Sequence[Sender]
 ) -> tuple[torch.Tensor, Work]:
-    return ground.measured(route.plan, route.root, {route.moved: _stacked(chunk, moved)}, start)
+    value, cost = _sent(ground, [route.sent[one] for one in chunk], moved)
+    if route.apart:
+        value = Array(value.as_tensor()[0], value.names[1:])
+    *early, last = route.steps
+    late: dict[Node, Array] = {}
+    for step in early:
+        made, work = ground.computed(step.plan, step.wanted, {step.given: value}, start)
+        value, cost = made, cost.then(work)
+        late = {last.given: made}
+    given: dict[Node, Array] = {} if early else {last.given: value}
+    made, work = ground.measured(last.plan, last.wanted, given, start, late)
+    return made, cost.then(work)
 
 
-def _tokens(moved: Array, start: int) -> int:
+def _sent(ground: Ground, nodes: Sequence[Node], moved: Mapping[Node, Array]) -> tuple[Array, Work]:
+    """Return what is sent, (variant, ...): values are linear in what they come from, so that is the value of its difference."""
+    made, work = _computed(ground, nodes, moved)
+    names = tuple(axis.name for axis in nodes[0].axes)
+    sent = Array(torch.stack([made[node].dense(names) for node in nodes]), (VARIANT.name, *names))
+    return sent, replace(work, kept_bytes=0, peak_bytes=work.peak_bytes + bytes_of(sent))
+
+
+def _many(inputs: Mapping[str, torch.Tensor], start: int) -> int:
+    """Return how many variants are computed at once at most, where memory does not matter."""
+    first = next(iter(inputs.values()))
+    rows, length = len(first), first.shape[1] if first.dim() > 1 else 1
+    return max(1, TOKENS_AT_ONCE // max(1, rows * (length - start)))
+
+
+def _tokens(ground: Ground, route: Route, start: int) -> int:
     """Return how many rows and positions are computed for a sender."""
-    sizes = dict(zip(moved.names, moved.as_tensor().shape, strict=True))
-    return sizes.get("batch", 1) * (sizes.get("query", start + 1) - start)
+    sizes = input_sizes(list(ground.model.circuit.inputs.values()), ground.inputs)
+    named = {
+        axis.name: axis.size if isinstance(axis.size, int) else sizes[axis.size]
+        for axis in route.steps[0].given.axes
+        if axis.name in {"batch", "query"}
+    }
+    return named.get("batch", 1) * (named.get("query", start + 1) - start)
 
 
 def _first_change(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> int:
@@ -316,182 +384,49 @@ def _first_change(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Ten
     return min(starts, default=last)
 
 
-def _sender(model: Model, address: Address) -> _Sender:
-    """Return how a sender takes part in the stream; raise `AddressError` for a site that does not write to it."""
-    refuse_bypassed(model.circuit, model.anatomy, address)
-    found = place(model.circuit, model.anatomy, address)
-    whole = "out" if isinstance(address.part, Head) else address.site
-    if isinstance(address.part, Head) and address.site == "out":
-        site = model.circuit.node(f"L{address.layer}.attn.out")
-        return _Sender(address, found.value, found.target, site, _is_added(found.target, site))
-    if (
-        found.at is not None
-        and address.part is None
-        and whole in {"attn.out", "mlp.out", "embed", "pos_embed", "resid_pre"}
-    ):
-        return _Sender(address, found.target, found.target, found.target, plain=True)
-    raise AddressError(
-        f"{address}: a sender writes to the residual stream: a head's out, attn.out, mlp.out, embed or pos_embed"
-    )
+def _all_held(work: _Paths, read: Metric) -> list[Node]:
+    """Return the nodes whose values the routes start from: those of a single group of receivers, or what any may need.
+
+    That is what layers read and write, and in the layers of heads that receive, what heads read and mix.
+    """
+    model = work.model
+    if len(work.groups) == 1:
+        return list(dict.fromkeys(node for route in work.routes(0, read) for node in route.needs))
+    sites = ("resid_pre", "resid_mid", "resid_post", "attn.out", "mlp.out", "mlp.in")
+    inner = ("attn._product", "attn.z", "attn.q", "attn.k", "attn.v", "attn.q_rot", "attn.k_rot")
+    heads = {one.layer for group in work.groups for one in group if isinstance(one.part, Head)}
+    names = [f"L{n}.{site}" for n in range(model.layers) for site in (*sites, *(inner if n in heads else ()))]
+    return list(dict.fromkeys(model.circuit.table[name] for name in names if name in model.circuit.table))
 
 
-def _is_added(term: Node, whole: Node) -> bool:
-    """Tell whether a node is a term of a sum, or of a sum in it."""
-    return term is whole or (isinstance(whole, Add) and any(_is_added(term, one) for one in whole.terms))
+def _completed(ground: Ground, route: Route) -> Ground:
+    """Return the ground with all values that a route holds; what it lacked is computed from what it has."""
+    missing = [node for node in route.needs if node not in ground.held]
+    whole = list(dict.fromkeys(map(_without_index, missing)))  # what is one head's is a view of all heads'
+    for nodes in (whole, missing):
+        new = [node for node in nodes if node not in ground.held]
+        if new:
+            ground = ground.and_held(*_computed(ground, new, ground.held))
+    return ground
 
 
-def _all_held(model: Model, root: Node, writers: Sequence[_Sender]) -> list[Node]:
-    """Return the nodes that routes may start from: what layers read and write, keys and values, and what does not depend on the sender."""
-    table = model.circuit.table
-    sites = [
-        f"L{n}.{site}"
-        for n in range(model.layers)
-        for site in ("resid_pre", "resid_mid", "resid_post", "attn.out", "mlp.out", "mlp.in")
-    ]
-    return list(
-        dict.fromkeys([*(table[site] for site in sites if site in table), *(one.value for one in writers), root])
-    )
-
-
-def _completed(ground: Ground, plan: Resumption, moved: Input) -> Ground:
-    """Return the ground with all values that a plan holds; what it lacked is computed from what it has."""
-    missing = [node for node in plan.needs if node not in ground.held and node is not moved]
-    if not missing:
-        return ground
+def _computed(ground: Ground, nodes: Sequence[Node], known: Mapping[Node, Array]) -> tuple[Mapping[Node, Array], Work]:
+    """Return values of the unchanged circuit, from known ones, and what that cost."""
     model = ground.model
-    made = compute(missing, ground.inputs, model.stores, dtype=model.dtype, device=model.device, known=ground.held)
-    return ground.and_held(made.values, made.work)
+    sizes = input_sizes(list(model.circuit.inputs.values()), ground.inputs)
+    made = compute(nodes, ground.inputs, model.stores, dtype=model.dtype, device=model.device, known=known, sizes=sizes)
+    return made.values, made.work
 
 
-def _moved(work: _Paths, ground: Ground, giver: Mapping[str, torch.Tensor]) -> tuple[dict[_Sender, Array], Work]:
-    """Return by how much each sender's value differs between the two inputs, and what that cost."""
-    model, writers = work.model, work.writers
-    nodes = list(dict.fromkeys(one.value for one in writers))
-    there = compute_with(work.cache, nodes, giver, model.stores, dtype=model.dtype, device=model.device)
-    made: dict[_Sender, Array] = {}
-    for one in writers:
-        order = tuple(axis.name for axis in one.value.axes)
-        made[one] = Array(there[one.value].dense(order) - ground.held[one.value].dense(order), order)
-    own = sum(bytes_of(one) for one in made.values())
-    return made, replace(there.work, kept_bytes=own, peak_bytes=there.work.peak_bytes + own)
+def _without_index(node: Node) -> Node:
+    while isinstance(node, Index) and node.source.operands:
+        node = node.source
+    return node
 
 
-def _routes(
-    model: Model, writers: Sequence[_Sender], group: Sequence[Address], mlps: str, read: Metric
-) -> list[_Route]:
-    """Return the ways from senders to a group of receivers, senders that move one node together."""
-    made: list[_Route] = []
-    rest = list(writers)
-    if mlps == "freeze" and len(group) == 1:  # the stream moves by what is sent, whoever sends it
-        below = _terms(model, _stream(model, group[0]))
-        direct = [one for one in writers if one.plain and one.site in below]
-        rest = [one for one in writers if not one.plain]
-        made += [_direct(model, direct, group[0], read)] if direct else []
-    by_target: dict[Node, list[_Sender]] = {}
-    for one in rest:
-        by_target.setdefault(one.target, []).append(one)
-    for senders in by_target.values():
-        route = _route(model, tuple(senders), group, mlps, read)
-        if route is not None:
-            made.append(route)
-    return made
-
-
-def _stream(model: Model, receiver: Address) -> Node:
-    """Return the node of the stream that a receiver reads."""
-    refuse_bypassed(model.circuit, model.anatomy, receiver)
-    found = place(model.circuit, model.anatomy, receiver)
-    reads = (
-        {"q_in", "k_in", "v_in"}
-        if isinstance(receiver.part, Head)
-        else {"mlp.in", "resid_pre", "resid_mid", "resid_post"}
-    )
-    if receiver.site not in reads:
-        raise AddressError(
-            f"{receiver}: a receiver reads the residual stream: a head's q_in, k_in or v_in, mlp.in, or resid_pre, resid_mid, resid_post"
-        )
-    return found.value
-
-
-def _terms(model: Model, stream: Node) -> set[Node]:
-    """Return the stream's nodes and what was written to it, as far as the stream itself goes."""
-    table = model.circuit.table
-    stops = {
-        table[f"L{n}.{site}"]
-        for n in range(model.layers)
-        for site in ("attn.out", "mlp.out")
-        if f"L{n}.{site}" in table
-    }
-    return set(topological([stream], stop=frozenset(stops)))
-
-
-def _direct(model: Model, senders: Sequence[_Sender], receiver: Address, read: Metric) -> _Route:
-    """Return the route on which a receiver's input moves by what is sent, and nothing else does."""
-    stream = _stream(model, receiver)
-    moved = Input("variant.moved", (VARIANT, *stream.axes))
-    return _finished(
-        model, senders, moved, _Changed(model.circuit).reading(model, receiver, Add((stream, moved))), read
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Changed:
-    """A changed circuit, and what stands in it for each node of the unchanged one that is no more."""
-
-    circuit: Circuit
-    images: Mapping[Node, Node] = field(default_factory=dict[Node, Node])
-
-    def reading(self, model: Model, receiver: Address, new: Node) -> _Changed:
-        """Return the circuit in which a receiver reads `new`."""
-        found = place(self.circuit, model.anatomy, receiver)
-        ends = [*self.circuit.roots.values(), *self.circuit.table.values()]
-        made = substitute(ends, {found.target: found.put(new, None)})
-        moved = {node: made[one] for node, one in self.images.items() if one in made}
-        fresh = {node: one for node, one in made.items() if one is not node and node not in self.images.values()}
-        return _Changed(self.circuit.mapped(made), {**fresh, **moved})
-
-
-def _finished(model: Model, senders: Sequence[_Sender], moved: Input, changed: _Changed, read: Metric) -> _Route:
-    root = read.read(changed.circuit.roots[model.anatomy.result])
-    before = {late: early for early, late in changed.images.items()}
-    return _Route(tuple(senders), moved, root, resumption([root], [moved], before, is_causal(model)))
-
-
-def _route(
-    model: Model, senders: tuple[_Sender, ...], group: Sequence[Address], mlps: str, read: Metric
-) -> _Route | None:
-    """Return the route from senders into one node to receivers through the MLPs between; `None` where no receiver is downstream."""
-    first = senders[0]
-    moved = Input("variant.moved", (VARIANT, *first.target.axes))
-    table = model.circuit.table
-    frozen = {
-        table[f"L{n}.attn.out"]: table[f"L{n}.attn.out"] for n in range(model.layers) if f"L{n}.attn.out" in table
-    }
-    if mlps == "freeze":
-        frozen |= {
-            table[f"L{n}.mlp.out"]: table[f"L{n}.mlp.out"] for n in range(model.layers) if f"L{n}.mlp.out" in table
-        }
-    new = substitute([first.site], {first.target: Add((first.target, moved))})[first.site]
-    changed = _Changed(model.circuit)
-    for receiver in group:
-        stream = _stream(model, receiver)
-        sent = substitute([stream], {**frozen, first.site: new})[stream]
-        if sent is not stream:
-            changed = changed.reading(model, receiver, sent)
-    return _finished(model, senders, moved, changed, read) if changed.images else None
-
-
-def _chunks(route: _Route, moved: Mapping[_Sender, Array], most: tuple[int | None, int | None]) -> list[list[_Sender]]:
+def _chunks(route: Route, tokens: int, most: tuple[int | None, int | None]) -> list[list[Sender]]:
     """Return senders to be evaluated together; `most` is what was asked for and what fits."""
     asked, fits = most
-    wanted = asked or max(1, TOKENS_AT_ONCE // max(1, _tokens(moved[route.senders[0]], 0)))
+    wanted = asked or max(1, TOKENS_AT_ONCE // max(1, tokens))
     many = min(wanted, fits or wanted)
     return [list(route.senders[start : start + many]) for start in range(0, len(route.senders), many)]
-
-
-def _stacked(chunk: Sequence[_Sender], moved: Mapping[_Sender, Array]) -> Array:
-    """Return what is sent by some senders, one variant each."""
-    names = max((moved[one].names for one in chunk), key=len)
-    tensors = [torch.as_tensor(moved[one].laid(names)) for one in chunk]
-    shape = torch.broadcast_shapes(*(one.shape for one in tensors))
-    return Array(torch.stack([one.expand(shape) for one in tensors]), ("variant", *names))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -12,10 +13,13 @@ from scrubjay.capture.model import Model
 from scrubjay.circuit.address import Address, Position, Range, expand, parse
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.places import place
-from scrubjay.engine.array import Array
+from scrubjay.engine.array import Array, copied
 from scrubjay.engine.cache import Cache, compute_with
+from scrubjay.engine.compiled import compiled
+from scrubjay.engine.compute import compute
 from scrubjay.engine.evaluate import input_sizes
 from scrubjay.engine.progress import progress_after
+from scrubjay.engine.tally import Work
 from scrubjay.errors import AddressError, InputError
 from scrubjay.interventions.apply import applied
 from scrubjay.interventions.change import Intervention
@@ -29,7 +33,7 @@ class Run:
     """What a run gave: the result, and the values that were kept, with named axes.
 
     `run["L5.H1.pattern"]` is one value; `run["L*.H*.z"]` stacks the matching ones, outermost axes `layer` and `head`; an axis that
-    the address gives one number for is not there.
+    the address gives one number for is not there. `work` is what it cost, as `sj.plan` told before.
     """
 
     model: Model
@@ -39,6 +43,7 @@ class Run:
     evaluated: int
     slopes: Gradients | None = None
     hits: int = 0
+    work: Work = field(default_factory=Work)
 
     @property
     def output(self) -> torch.Tensor:
@@ -118,6 +123,7 @@ def run(
     fused: bool = False,
     scalar: Callable[[Run], torch.Tensor] | None = None,
     cache: Cache | None = None,
+    compile: bool = False,
 ) -> Run:
     """Return the result of a model on inputs, the values at the addresses in `keep`, with interventions on.
 
@@ -131,17 +137,62 @@ def run(
             of a result then depend on what is kept, while without it keeping a value changes nothing.
         scalar: a function from the run to one number, whose gradients at what is kept are then `run.grad[...]`; the run is differentiable.
         cache: a `Cache` in which what is asked for is looked up, and kept; `run.hits` says how many values were found there.
+        compile: make one function of it by torch.compile, once for a circuit, what is kept and the inputs' shapes: for a GPU, where the same is
+            run often. The first run takes seconds to minutes; numbers are the same to rounding. Interventions of a run make a new circuit
+            each time: `sj.edit` the model once.
 
     Raises `AddressError` for an address the model lacks, `InputError` for inputs that do not fit, and `CheckError` for a model that
     failed its check. Progress is shown on
     the terminal where a run takes longer than two seconds.
     """
-    interventions = [interventions] if isinstance(interventions, Intervention) else interventions
     differentiable = differentiable or scalar is not None
     if differentiable and cache is not None:
         raise InputError(
             "values of a cache are connected to nothing, so a differentiable run cannot take them: leave out cache"
         )
+    if compile and (differentiable or cache is not None):
+        raise InputError("a compiled run keeps no gradients and reads no cache: leave out compile, or the other")
+    ask = _asked(model, inputs, keep, interventions, differentiable)
+    stores, options = ask.model.stores, ask.options(fused)
+    with nullcontext() if differentiable else torch.no_grad(), progress_after(2.0, f"running {model.name}") as progress:
+        if compile:
+            done = compiled(ask.wanted, ask.inputs, stores, **options)
+        else:
+            options |= {"progress": progress, "differentiable": differentiable}
+            done = compute_with(cache, ask.wanted, ask.inputs, stores, **options)
+    if cache is not None:  # what the user writes into is not what the cache holds
+        done = replace(done, values={node: copied(value) for node, value in done.values.items()})
+    values = {name: shown(node, done[node]) for name, node in ask.nodes.items()}
+    targets = {name: (node, done[node]) for name, node in ask.targets.items()}
+    made = Run(ask.model, ask.inputs, values, targets, done.evaluated, hits=done.hits, work=done.work)
+    return made if scalar is None else replace(made, slopes=made.gradients(scalar(made)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a run is asked for: the model under interventions, the inputs, the nodes of addresses, and of what gradients are taken at."""
+
+    model: Model
+    inputs: Mapping[str, torch.Tensor]
+    nodes: Mapping[str, Node]
+    targets: Mapping[str, Node]
+    sizes: Mapping[str, int]
+
+    @property
+    def wanted(self) -> list[Node]:
+        """All nodes, each once."""
+        return list(dict.fromkeys([*self.nodes.values(), *self.targets.values()]))
+
+    def options(self, fused: bool) -> dict[str, Any]:
+        """How they are computed."""
+        return {"dtype": self.model.dtype, "device": self.model.device, "across": fused, "sizes": self.sizes}
+
+
+def _asked(
+    model: Model, inputs: Given, keep: Sequence[str] | str, interventions: Sequence[Intervention] | Intervention, differentiable: bool
+) -> _Asked:  # fmt: skip
+    """Return what a run is asked for, checked."""
+    interventions = [interventions] if isinstance(interventions, Intervention) else interventions
     tensors = prepare(model, inputs)
     model.require("exact", inputs=tensors)
     with torch.enable_grad() if differentiable else torch.no_grad():
@@ -152,22 +203,25 @@ def run(
     result = changed.anatomy.result
     nodes = {result: changed.circuit.roots[result], **{str(address): changed.node(address) for address in wanted}}
     targets = {str(a): place(changed.circuit, changed.anatomy, a).target for a in wanted} if differentiable else {}
-    asked = list(dict.fromkeys([*nodes.values(), *targets.values()]))
-    with nullcontext() if differentiable else torch.no_grad(), progress_after(2.0, f"running {model.name}") as progress:
-        done = compute_with(
-            cache, asked, tensors, changed.stores, dtype=changed.dtype, device=changed.device, progress=progress, differentiable=differentiable,
-            sizes=input_sizes(list(model.circuit.inputs.values()), tensors), across=fused,
-        )  # fmt: skip
-    values = {name: shown(node, done[node]) for name, node in nodes.items()}
-    made = Run(
-        changed,
-        tensors,
-        values,
-        {name: (node, done[node]) for name, node in targets.items()},
-        done.evaluated,
-        hits=done.hits,
-    )
-    return made if scalar is None else replace(made, slopes=made.gradients(scalar(made)))
+    return _Asked(changed, tensors, nodes, targets, input_sizes(list(model.circuit.inputs.values()), tensors))
+
+
+def run_work(
+    model: Model,
+    inputs: Given,
+    keep: Sequence[str] | str = (),
+    interventions: Sequence[Intervention] | Intervention = (),
+    *,
+    fused: bool = False,
+) -> tuple[int, Work]:
+    """Return how many rows a run has and what it would cost, found on values without numbers.
+
+    What interventions take from other inputs is computed.
+    """
+    ask = _asked(model, inputs, keep, interventions, differentiable=False)
+    with torch.no_grad():
+        done = compute(ask.wanted, ask.inputs, ask.model.stores, **{**ask.options(fused), "device": "meta"})
+    return len(next(iter(ask.inputs.values()))), done.work
 
 
 def check_positions(addresses: Sequence[Address], inputs: Mapping[str, torch.Tensor]) -> None:

@@ -15,20 +15,23 @@ import numpy as np
 import torch
 
 from scrubjay.capture.model import Model
-from scrubjay.circuit.address import Address
 from scrubjay.circuit.node import Node
 from scrubjay.claims.task import Task
 from scrubjay.engine.array import Array
-from scrubjay.engine.cache import Cache, compute_with
-from scrubjay.engine.compute import compute
+from scrubjay.engine.cache import Cache
 from scrubjay.engine.memory import halving
 from scrubjay.engine.progress import Progress, progress_after
-from scrubjay.engine.tally import Work, bytes_of
-from scrubjay.errors import AddressError, InputError, near
+from scrubjay.engine.tally import Work
+from scrubjay.errors import InputError
+from scrubjay.interventions.ablation import Ablation, Own, ablation_of
+from scrubjay.interventions.causality import is_causal
+from scrubjay.interventions.cells import Cell, Joint, Positions, Sites, cells_of, concrete, joints, positions_of
 from scrubjay.interventions.effects import Effects
+from scrubjay.interventions.fillings import Reference, Rows, filled, is_paired, many_draws, reference_of
 from scrubjay.interventions.fitting import (
     TOKENS_AT_ONCE,
     Count,
+    Fitted,
     Need,
     Part,
     Resources,
@@ -41,21 +44,26 @@ from scrubjay.interventions.fitting import (
     why_together,
 )
 from scrubjay.interventions.ground import Ground, ground_of
-from scrubjay.interventions.inputs import lengths, padding, prepare
-from scrubjay.interventions.metric import Function, Metric, metric_of, raw_places
-from scrubjay.interventions.variants import Hole, holes, mask_of, needed
+from scrubjay.interventions.identity import experiment
+from scrubjay.interventions.inputs import padding, prepare
+from scrubjay.interventions.kept import Kept
+from scrubjay.interventions.masking import causal_on
+from scrubjay.interventions.metric import Function, Metric, metric_of
+from scrubjay.interventions.noise import noisy, part_of, scales
+from scrubjay.interventions.optimal import Found, filling, loss_of, optimum
+from scrubjay.interventions.variants import Hole, needed
 
-Positions = str | int | Sequence[int | str] | None
+__all__ = ["check_direction", "check_pairs", "concrete", "is_causal", "sweep", "swept"]
 
 
 @dataclass(frozen=True, eq=False)
 class _Variant:
-    """One patch: where, as a place of a hole and rows; its first changed position; and its place in the table."""
+    """One patch: a cell, the rows and positions it is made at, its first changed position, and its place in the table."""
 
-    address: Address
+    cell: Cell
     rows: torch.Tensor
     start: int
-    cell: tuple[int, int]
+    place: tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,26 +75,36 @@ class _Sweep:
     taker: Mapping[str, torch.Tensor]
     giver: Mapping[str, torch.Tensor]
     direction: str
-    found: Sequence[Hole]
-    addresses: Sequence[Address]
+    found: Sequence[Joint]
+    cells: Sequence[Cell]
     places: Sequence[torch.Tensor]
-    ablation: str | Callable[[Array], torch.Tensor]
+    reference: Reference
     read: Callable[[Task, Mapping[str, torch.Tensor]], Metric]
+    loss: Metric | None = None
     cache: Cache | None = None
-    means: dict[Node, Array] = field(default_factory=dict[Node, Array])
+
+    @property
+    def how(self) -> Ablation:
+        """What is put in."""
+        return self.reference.how
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The table without its rows: draws, cells, positions."""
+        return many_draws(self.reference), len(self.cells), len(self.places)
 
 
 @torch.no_grad()
 def sweep(
     model: Model,
     task: Task,
-    sites: str | Sequence[str],
+    sites: Sites,
     positions: Positions = None,
     direction: str = "denoise",
     metric: str | Function | None = None,
     *,
     at: str = "END",
-    ablation: str | Callable[[Array], torch.Tensor] = "resample",
+    ablation: str | Own | Ablation = "resample",
     **resources: Unpack[Resources],
 ) -> Effects:
     """Return the metric under a patch of each site (and position) alone: activation patching.
@@ -94,84 +112,131 @@ def sweep(
     Args:
         model: the model; it is not changed.
         task: pairs of clean and counterfactual inputs, with answers: a `Task`, or what `sj.pair` makes of texts.
-        sites: addresses, with wildcards: `"L*.resid_pre"`, `"L*.H*.z"`, `"L10.H7.q_in"`.
-        positions: `"each"`: every real position by itself (rows must have equally many); a position, or several, numbers or names of the task's; all
-            positions together when not given.
+        sites: addresses, with wildcards: `"L*.resid_pre"`, `"L*.H*.z"`, `"L10.H7.q_in"`; or a mapping from names to addresses that are patched at once:
+            `{"heads of L0": "L0.H*.z", "block 1": ["L1.attn.out", "L1.mlp.out"]}`.
+        positions: `"each"`: every real position by itself (rows must be of one length and template); a position, or several, names of the task's or
+            numbers; all positions together when not given.
         direction: `"denoise"` puts clean values into the corrupted run, `"noise"` corrupted values into the clean run.
-        metric: see `metric_of`; the task's own when not given.
+        metric: see `metric_of`; the task's own when not given. A function gets the result of all rows and returns one number for each.
         at: the task's position at which it is read.
-        ablation: what is put in: `"resample"`, the other input's value; `"zero"`; `"mean"`, over the other inputs' rows, position by position.
+        ablation: what is put in: `"resample"`, the other input's value; `"zero"`; `"mean"`, over the other inputs' rows, position by position; `"noise"`;
+            `"optimal"`, the constant that harms least; with options an `sj.Ablation`; or a function of the other run's value.
         resources: `budget=` memory in bytes or as `"2 GB"` (a share of what is free when not given): rows are computed in batches and variants in
             stacks so that it is never passed, and the numbers are the same; `stack=` the most variants at once; `progress=` a function of
-            (variants done, variants in all); `cache=` a `Cache` that plain runs' values are looked up and kept in.
+            (variants done, variants in all); `cache=` a `Cache` that plain runs' values are looked up and kept in; `resume=` a folder in which
+            what is finished is kept: the same call after an interruption goes on from there.
 
     Returns a table site x position x pair with both endpoints, and in `counts` what it cost, as `sj.plan` tells it before. Raises
-    `AddressError` for sites the model lacks, `InputError` for a task or positions that do not fit, and for a budget that is too small.
+    `AddressError` for sites the model lacks, `InputError` for a task or positions that do not fit, for a budget that is too small, and for a
+    `resume` folder of another experiment; `CacheError` where that folder cannot be written.
 
     The patched run of a variant is exact: every later value is recomputed, norms included (Zhang and Nanda 2023; Heimersheim and
-    Nanda 2024 for the directions).
+    Nanda 2024 for the directions). Values put in are those of runs without any patch; of sites patched at once, each is set to its own.
     """
     settings = settings_of("sweep", resources)
     return swept(model, task, sites, positions, direction, metric, at=at, ablation=ablation, settings=settings)
 
 
 def swept(
-    model: Model, task: Task, sites: str | Sequence[str], positions: Positions = None, direction: str = "denoise", metric: str | Function | None = None,
-    *, at: str = "END", ablation: str | Callable[[Array], torch.Tensor] = "resample", settings: Settings,
+    model: Model, task: Task, sites: Sites, positions: Positions = None, direction: str = "denoise", metric: str | Function | None = None,
+    *, at: str = "END", ablation: str | Own | Ablation = "resample", settings: Settings,
 ) -> Effects:  # fmt: skip
     """Return what `sweep` does, or in a rehearsal what it would cost, with zeros for all numbers."""
-    if direction not in {"denoise", "noise"}:
-        raise InputError(f"direction={direction!r} is not a direction of patching: use 'denoise' or 'noise'")
-    if isinstance(ablation, str) and ablation not in {"resample", "zero", "mean"}:
-        raise InputError(
-            f"ablation={ablation!r} is not known: use 'resample', 'zero', 'mean', or a function of the other run's value"
-        )
+    check_direction(direction)
+    how = ablation_of(ablation)
     model.require("exact")
-    addresses = concrete(model, sites)
+    cells = cells_of(model, sites)
     clean, corrupted = prepare(model, dict(task.clean)), prepare(model, dict(task.counterfactual))
+    model = causal_on(model, clean, corrupted)
     check_pairs(task, clean, corrupted)
     taker, giver = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-    read = metric_of(model, task, taker, metric, at)
-    found = holes(model, addresses, read, causal=is_causal(model))
-    names, places = _positions(task, taker, positions)
-    if ablation == "mean":
-        _check_mean(giver)
+    read, causal = metric_of(model, task, taker, metric, at), is_causal(model)
+    names, places = positions_of(task, taker, positions)
+    found = joints(model, cells, read, causal, own=how.is_per_cell)
+    reference = reference_of(model, how, task, giver, taker, direction)
+    loss = loss_of(model, task, taker, at) if how.kind == "optimal" else None
 
     def read_of(some: Task, inputs: Mapping[str, torch.Tensor]) -> Metric:
         return read if len(some) == len(task) else metric_of(model, some, inputs, metric, at)
 
-    work = _Sweep(model, task, taker, giver, direction, found, addresses, places, ablation, read_of, settings.cache)
-    together, bound = why_together(model, ablation, metric), bound_bytes(model, taker, settings.stack)
-    used = replace(work, model=rehearsed(model), cache=None) if settings.rehearsal else work
-    with progress_after(2.0, f"patching {model.name}") as bar:
-        made = fitted(
-            settings, model, len(task), together, bound, partial(_need, work),
-            lambda rows, stacks, report: _part(used, rows, stacks, settings.stack, report), settings.progress or bar,
-        )  # fmt: skip
-    labels: dict[str, tuple[Any, ...]] = {"site": tuple(map(str, addresses))}
+    work = _Sweep(model, task, taker, giver, direction, found, cells, places, reference, read_of, loss, settings.cache)
+    labels: dict[str, tuple[Any, ...]] = {"site": tuple(cell.label for cell in cells)}
     if positions is not None:
         labels["position"] = tuple(names)
-    how = ablation if isinstance(ablation, str) else "own"
-    facts = {"model": model.name, "task": task.digest, "sites": list(labels["site"]), "ablation": how}
-    values = made.values if positions is not None else made.values[:, 0]
-    return Effects(values, labels, *made.ends, direction, read.name, task.clusters, made.counts, facts)
+    kept = _kept(work, settings, read.name, at, labels)
+    made = _made(work, settings, kept, metric)
+    values = made.values.mean(0)
+    facts = {"model": model.name, "task": task.digest, "sites": list(labels["site"]), "ablation": how.kind}
+    if groups := {
+        cell.label: [str(one) for one in cell.addresses] for cell in cells if cell.label != str(cell.addresses[0])
+    }:
+        facts["groups"] = groups
+    if len(how.to_dict()) > 1:
+        facts["ablation_options"] = how.to_dict()
+    if reference.table is not None:
+        facts["table"] = reference.table.tolist()
+    values = values if positions is not None else values[:, 0]
+    done = Effects(values, labels, *made.ends, direction, read.name, task.clusters, made.counts, facts)
+    return (
+        _with_constants(done, work, kept, positions is not None)
+        if loss is not None and not settings.rehearsal
+        else done
+    )
 
 
-def is_causal(model: Model) -> bool:
-    """Tell whether no position of the model reads a later one: found at load, and not since lost to an edit."""
-    return model.verdict is not None and model.verdict.causal is True and not model.circuit.history
+def _made(work: _Sweep, settings: Settings, kept: Kept, metric: str | Function | None) -> Fitted:
+    """Return the table draw x cell x position x row, within the budget."""
+    model, how = work.model, work.how
+    together, bound = why_together(model, how.function, metric), bound_bytes(model, work.taker, settings.stack)
+    if work.loss is not None:
+        together, bound = together or "an optimal constant is found on all rows", 2 * bound
+    used = (
+        replace(work, model=rehearsed(model), cache=None, reference=work.reference.afresh())
+        if settings.rehearsal
+        else work
+    )
+    with kept, progress_after(2.0, f"patching {model.name}") as bar:
+        made = fitted(
+            settings, model, len(work.task), together, bound, partial(_need, work),
+            lambda rows, stacks, report: _part(used, kept, rows, stacks, settings.stack, report), settings.progress or bar,
+        )  # fmt: skip
+    return replace(made, counts={**made.counts, **kept.counts()})
 
 
-def concrete(model: Model, sites: str | Sequence[str]) -> tuple[Address, ...]:
-    """Return the addresses of texts, each once; raise `AddressError` for none, and for one with a position."""
-    texts = [sites] if isinstance(sites, str) else list(sites)
-    found = tuple(dict.fromkeys(one for text in texts for one in model.addresses(text)))
-    if not found:
-        raise AddressError("a sweep needs at least one site; none was given")
-    for one in found:
-        if one.position is not None:
-            raise AddressError(f"{one}: give positions by positions=..., and sites without")
-    return found
+def _kept(work: _Sweep, settings: Settings, metric: str, at: str, labels: Mapping[str, tuple[Any, ...]]) -> Kept:
+    """Return where finished cells are kept."""
+    shape = (*work.shape, len(work.task))
+    if settings.resume is None or settings.rehearsal:
+        return Kept(None, {}, shape)
+    told = {
+        "experiment": "sweep", **experiment(work.model, work.task, work.direction, metric, at),
+        "cells": [[cell.label, [str(one) for one in cell.addresses]] for cell in work.cells],
+        "positions": [str(one) for one in labels.get("position", ())], "ablation": work.how.to_dict(), "reference": work.reference.digest,
+    }  # fmt: skip
+    return Kept(settings.resume, told, shape, loose=work.how.function is not None)
+
+
+def _with_constants(made: Effects, work: _Sweep, kept: Kept, apart: bool) -> Effects:
+    """Return a table with the constants that were found, and where descent began and ended."""
+    constants: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
+    losses = np.zeros((len(work.cells), len(work.places), 2))
+    names = made.labels.get("position", (None,))
+    for cell in work.cells:
+        for place, name in enumerate(names):
+            key = f"{cell.number}.{place}."
+            losses[cell.number, place] = kept.asides[f"{key}loss"].numpy()
+            constants[(cell.label, name) if apart else (cell.label,)] = {
+                str(one): kept.asides[f"{key}{one}"].numpy() for one in cell.addresses
+            }
+    shown = losses if apart else losses[:, 0]
+    facts = {**made.facts, "loss": {"start": shown[..., 0].tolist(), "end": shown[..., 1].tolist()}}
+    return replace(made, facts=facts, constants=constants)
+
+
+def check_direction(direction: str) -> None:
+    """Refuse a direction that is none."""
+    if direction not in {"denoise", "noise"}:
+        raise InputError(f"direction={direction!r} is not a direction of patching: use 'denoise' or 'noise'")
 
 
 def check_pairs(task: Task, clean: Mapping[str, torch.Tensor], corrupted: Mapping[str, torch.Tensor]) -> None:
@@ -184,172 +249,153 @@ def check_pairs(task: Task, clean: Mapping[str, torch.Tensor], corrupted: Mappin
         )
 
 
-def _positions(
-    task: Task, inputs: Mapping[str, torch.Tensor], asked: Positions
-) -> tuple[list[Any], list[torch.Tensor]]:
-    """Return the labels of positions and, for each, the mask (batch, query) of where it is."""
-    real = padding(inputs)
-    if real is None:
-        if asked is not None:
-            raise InputError(f"positions={asked!r}: the inputs of this model have no positions")
-        return [None], [torch.ones(len(task), dtype=torch.bool)]
-    real = real.cpu()
-    if asked is None:
-        return [None], [real]
-    if isinstance(asked, str) and asked == "each":
-        count = lengths(inputs)
-        assert count is not None
-        if int(count.min()) != int(count.max()):
-            raise InputError(
-                f"positions='each' compares rows place by place, and rows have {int(count.min())} to {int(count.max())} real tokens: give rows of one length, or name positions"
-            )
-        names: list[Any] = list(range(int(count[0])))
-    else:
-        names = [asked] if isinstance(asked, str | int) else list(asked)
-    masks: list[torch.Tensor] = []
-    for name in names:
-        if isinstance(name, str) and name not in task.positions:
-            raise InputError(
-                f"position {name!r}: task {task.name!r} names {', '.join(task.positions)}{near(name, task.positions)}"
-            )
-        at = torch.tensor(task.positions[name]) if isinstance(name, str) else torch.full((len(task),), int(name))
-        raw = raw_places(inputs, at, f"position {name!r}")
-        masks.append(torch.arange(real.shape[1]) == raw[:, None])
-    return names, masks
+@dataclass(frozen=True, eq=False)
+class _Base:
+    """Some rows of a sweep, made ready: what variants stand on, and for optimal constants what their loss stands on."""
+
+    ground: Ground
+    numbers: Sequence[int]
+    rows: Rows
+    loss: Ground | None = None
+    tuned: Mapping[Joint, Joint] = field(default_factory=dict[Joint, Joint])
 
 
-def _check_mean(giver: Mapping[str, torch.Tensor]) -> None:
-    """Refuse rows that have no mean position by position."""
-    count = lengths(giver)
-    if count is not None and int(count.min()) != int(count.max()):
-        raise InputError(
-            "ablation='mean' averages position by position, and the rows have different lengths: give rows of one length"
-        )
-    real = padding(giver)
-    if real is not None and not bool(real.all()) and bool((real != real[:1]).any()):
-        raise InputError("ablation='mean' needs rows that are padded alike")
-
-
-def _fillings(work: _Sweep, rows: list[int]) -> tuple[dict[Node, Array], Work]:
-    """Return what is put into each hole, by the node it is at, and what that cost."""
-    nodes = list(dict.fromkeys(hole.value for hole in work.found))
-    if work.ablation == "mean" and len(rows) < len(work.task):
-        return _means(work, nodes, rows)
-    model, giver = work.model, rows_of(work.giver, rows)
-    made = compute_with(work.cache, nodes, giver, model.stores, dtype=model.dtype, device=model.device)
-    put = {node: _put(made[node], work.ablation) for node in nodes}
-    return put, made.work
-
-
-def _means(work: _Sweep, nodes: Sequence[Node], rows: list[int]) -> tuple[dict[Node, Array], Work]:
-    """Return means over all rows, found in batches of as many rows as are asked for."""
-    cost, count, model = Work(), len(work.task), work.model
-    if not work.means:
-        for first in range(0, count, len(rows)):
-            some = rows_of(work.giver, list(range(first, min(first + len(rows), count))))
-            made = compute(nodes, some, model.stores, dtype=model.dtype, device=model.device)
-            for node in nodes:
-                value = made[node]
-                if "batch" in value.names:
-                    place = value.names.index("batch")
-                    part = value.as_tensor().sum(place, keepdim=True) / count
-                    earlier = work.means.get(node)
-                    value = Array(
-                        part if earlier is None else torch.as_tensor(earlier.laid(value.names)) + part, value.names
-                    )
-                work.means[node] = value
-            cost = cost.then(replace(made.work, kept_bytes=0))
-        cost = replace(cost, kept_bytes=sum(map(bytes_of, work.means.values())))
-    shown: dict[Node, Array] = {}
-    for node, mean in work.means.items():
-        shape = [
-            len(rows) if name == "batch" else size
-            for name, size in zip(mean.names, mean.as_tensor().shape, strict=True)
-        ]
-        shown[node] = Array(mean.as_tensor().expand(shape), mean.names)
-    return shown, cost
-
-
-def _put(value: Array, ablation: str | Callable[[Array], torch.Tensor]) -> Array:
-    tensor = value.as_tensor()
-    if callable(ablation):
-        made = tensor if tensor.is_meta else ablation(value)
-        if not isinstance(made, torch.Tensor) or made.shape != tensor.shape:
-            raise InputError(
-                f"the ablation must return a tensor of shape {tuple(tensor.shape)} ({', '.join(value.names)})"
-            )
-        return Array(made, value.names)
-    if ablation == "zero":
-        return Array(tensor.new_zeros(()).expand(tensor.shape), value.names)
-    if ablation == "mean" and "batch" in value.names:
-        return Array(tensor.mean(value.names.index("batch"), keepdim=True).expand_as(tensor), value.names)
-    return value
-
-
-def _ground(work: _Sweep, rows: list[int]) -> tuple[Ground, dict[Node, Array]]:
-    """Return the ground of some rows and what is put into the holes."""
+def _ground(work: _Sweep, rows: list[int]) -> _Base:
+    """Return the ground of some rows."""
     taker, giver = rows_of(work.taker, rows), rows_of(work.giver, rows)
-    read = work.read(_rows_of_task(work.task, rows), taker)
-    ground = ground_of(work.model, needed(work.found), read, taker, giver, work.direction, work.cache)
-    filled, cost = _fillings(work, rows)
-    return ground.and_held({}, cost), filled
+    read = work.read(work.task if len(rows) == len(work.task) else work.task.select(rows), taker)
+    nodes = needed([hole for joint in work.found for hole in joint.holes])
+    given = (
+        list(dict.fromkeys(hole.value for joint in work.found for hole in joint.holes))
+        if is_paired(work.reference)
+        else ()
+    )
+    ground = ground_of(work.model, nodes, read, taker, giver, work.direction, work.cache, given)
+    here = Rows(rows, taker, giver)
+    if work.loss is None:
+        return _Base(ground, rows, here)
+    tuned = {
+        one: next(iter(joints(work.model, one.cells, work.loss, one.holes[0].plan.causal, own=True, fused=False)))
+        for one in work.found
+    }
+    nodes = needed([hole for joint in tuned.values() for hole in joint.holes])
+    loss = ground_of(work.model, nodes, work.loss, taker, taker, "noise", work.cache)
+    return _Base(ground.and_held({}, loss.work), rows, here, loss, tuned)
 
 
-def _rows_of_task(task: Task, rows: list[int]) -> Task:
-    return task if len(rows) == len(task) else task.select(rows)
+def _fill(work: _Sweep, base: _Base, draw: int) -> tuple[dict[Node, Array], Work]:
+    """Return what is put in at each node, and what that cost."""
+    holes = [hole for joint in work.found for hole in joint.holes]
+    nodes = list(dict.fromkeys(hole.value for hole in holes))
+    found, cost = filled(work.model, work.reference, nodes, base.rows, draw, work.cache, base.ground.there)
+    if work.how.kind == "noise":
+        wanted: dict[Node, set[tuple[tuple[str, int], ...]]] = {}
+        for hole in holes:
+            wanted.setdefault(hole.value, set()).update(tuple(sorted(at.items())) for at in hole.at.values())
+        cost = cost.then(scales(work.model, work.reference, wanted, base.rows, work.cache))
+    return found, cost
 
 
 def _need(work: _Sweep, rows: list[int]) -> Need:
     """Return the bytes that some rows need, found by a rehearsal of one variant of each hole at its first positions."""
-    work = replace(work, model=rehearsed(work.model), cache=None, means={})
-    ground, filled = _ground(work, rows)
+    work = replace(work, model=rehearsed(work.model), cache=None, reference=work.reference.afresh())
+    base = _ground(work, rows)
+    values, cost = _fill(work, base, 0)
+    ground = base.ground.and_held({}, cost)
     masks = {_first(at[rows]): at[rows] for at in reversed(work.places)}
     each: dict[Hashable, int] = {}
-    for hole in work.found:
-        address = next(iter(hole.at))
+    for joint in work.found:
         for start in sorted(masks)[:2]:
-            given: dict[Node, Array] = {
-                hole.given: filled[hole.value],
-                hole.where: mask_of(hole, [(address, _rows_of(hole, masks[start]))]),
-            }
-            _, cost = ground.measured(hole.plan, hole.root, given, start)
-            each[hole] = max(each.get(hole, 0), cost.peak_bytes)
+            one = _Variant(joint.cells[0], masks[start], start, (0, 0, 0))
+            _, cost, _ = _evaluated(work, replace(base, ground=ground), joint, values, [one])
+            each[joint] = max(each.get(joint, 0), cost.peak_bytes)
     return Need(ground.work.peak_bytes, ground.work.kept_bytes, each)
 
 
-def _part(work: _Sweep, rows: list[int], stacks: Mapping[Hashable, int], stack: int | None, report: Progress) -> Part:
-    """Return the table of some rows: every variant of them evaluated."""
-    ground, filled = _ground(work, rows)
-    number = {address: place for place, address in enumerate(work.addresses)}
+def _part(
+    work: _Sweep, kept: Kept, rows: list[int], stacks: Mapping[Hashable, int], stack: int | None, report: Progress
+) -> Part:
+    """Return the table of some rows: every variant of them evaluated that is not finished already."""
+    base = _ground(work, rows)
+    kept.check(rows, base.ground.ends)
     places = [at[rows] for at in work.places]
     length = places[0].numel() // len(rows)
-    table = np.full((len(number), len(places), len(rows)), np.nan)
-    total, count = len(number) * len(places), Count(ground.work.kept_bytes)
-    for hole in work.found:
-        variants = [
-            _Variant(address, _rows_of(hole, at), _first(at), (number[address], p))
-            for address in hole.at
-            for p, at in enumerate(places)
-        ]
-        variants.sort(key=lambda one: one.start)
-        chunks = _chunks(variants, length, len(rows), (stack, stacks.get(hole)))
-        evaluate = partial(_evaluated, ground, hole, filled[hole.value])
-        for chunk, (made, cost) in halving(chunks, evaluate):
-            for one, row in zip(chunk, made.expand(len(chunk), -1), strict=True):
-                table[one.cell] = row.numpy()
-            start = chunk[0].start if hole.plan.causal else 0
-            count.add(len(chunk), len(chunk) * len(rows) * (length - start), cost)
-            report(count.variants, total)
-    return Part(table, ground.ends, total, count.evaluations, count.tokens, count.stack, ground.work, count.work)
+    table, count, done = kept.table(rows), Count(base.ground.work.kept_bytes), 0
+    total = table[..., 0].size
+    for draw in range(work.shape[0]):
+        values, cost = _fill(work, base, draw)
+        cost = replace(cost, kept_bytes=0) if draw else cost  # what was put in before is let go
+        base = replace(base, ground=base.ground.and_held({}, cost))
+        count.held = base.ground.work.kept_bytes
+        for joint in work.found:
+            variants = [
+                _Variant(cell, at, _first(at), (draw, cell.number, p))
+                for cell in joint.cells
+                for p, at in enumerate(places)
+            ]
+            variants.sort(key=lambda one: one.start)
+            chunks = _chunks(variants, length, len(rows), (1 if joint.apart else stack, stacks.get(joint)))
+            left = kept.left(chunks, lambda one: one.place, rows)
+            done += len(variants) - sum(map(len, left))
+            for chunk, (made, cost, asides) in halving(left, partial(_evaluated, work, base, joint, values)):
+                numbers = made.expand(len(chunk), -1).numpy()
+                for one, row in zip(chunk, numbers, strict=True):
+                    table[one.place] = row
+                kept.note([one.place for one in chunk], rows, numbers, asides)
+                start = chunk[0].start if joint.holes[0].plan.causal else 0
+                count.add(len(chunk), len(chunk) * len(rows) * (length - start), cost)
+                report(done + count.variants, total)
+    return Part(
+        table, base.ground.ends, total, count.evaluations, count.tokens, count.stack, base.ground.work, count.work
+    )
 
 
-def _evaluated(ground: Ground, hole: Hole, value: Array, chunk: Sequence[_Variant]) -> tuple[torch.Tensor, Work]:
-    mask = mask_of(hole, [(one.address, one.rows) for one in chunk])
-    return ground.measured(hole.plan, hole.root, {hole.given: value, hole.where: mask}, chunk[0].start)
+def _evaluated(
+    work: _Sweep, base: _Base, joint: Joint, values: Mapping[Node, Array], chunk: Sequence[_Variant]
+) -> tuple[torch.Tensor, Work, dict[str, torch.Tensor]]:
+    """Return the metric of some variants, what it cost, and what else was found."""
+    masks = [joint.masks(hole, [(one.cell, one.rows) for one in chunk]) for hole in joint.holes]
+    start, cost, asides = chunk[0].start, Work(), dict[str, torch.Tensor]()
+    given: dict[Node, Array] = {hole.given: values[hole.value] for hole in joint.holes}
+    if work.how.kind == "noise":
+        given = {hole.given: _noisy(work, base, joint, hole, values[hole.value], chunk) for hole in joint.holes}
+    elif base.loss is not None:
+        found = optimum(base.loss, base.tuned[joint], masks, values, start, work.how)
+        given = {
+            hole.given: filling(one, values[hole.value]) for hole, one in zip(joint.holes, found.constants, strict=True)
+        }
+        cost, asides = found.work, _asides(joint, found, chunk)
+    given |= {hole.where: mask for hole, mask in zip(joint.holes, masks, strict=True)}
+    made, last = base.ground.measured(joint.holes[0].plan, joint.holes[0].root, joint.filling(given), start)
+    return made, cost.then(last), asides
 
 
-def _rows_of(hole: Hole, rows: torch.Tensor) -> torch.Tensor:
-    return rows if "query" in hole.value.axis_names or rows.dim() == 1 else rows.any(1)
+def _asides(joint: Joint, found: Found, chunk: Sequence[_Variant]) -> dict[str, torch.Tensor]:
+    """Return the constants of each variant by cell, position and address, and its losses."""
+    made: dict[str, torch.Tensor] = {}
+    if found.constants[0].as_tensor().is_meta:
+        return made
+    for number, one in enumerate(chunk):
+        key = f"{one.place[1]}.{one.place[2]}."
+        made[f"{key}loss"] = found.losses[number].detach().cpu()
+        for hole, constant in zip(joint.holes, found.constants, strict=True):
+            for address in joint.own(one.cell, hole):
+                mine = part_of(Array(constant.as_tensor()[number], constant.names[1:]), tuple(hole.at[address].items()))
+                made[f"{key}{address}"] = mine.as_tensor().detach().cpu().contiguous()
+    return made
+
+
+def _noisy(work: _Sweep, base: _Base, joint: Joint, hole: Hole, value: Array, chunk: Sequence[_Variant]) -> Array:
+    """Return a value of the unpatched run with noise at the places of each variant, (variant, ...)."""
+    names = ("variant", *value.names)
+    tensor = value.as_tensor()
+    if tensor.is_meta:
+        return Array(tensor.new_zeros((len(chunk), *tensor.shape)), names)
+    made = [
+        noisy(work.reference, hole, joint.own(one.cell, hole), value, base.rows, one.place[0]).as_tensor()
+        for one in chunk
+    ]
+    return Array(torch.stack(made), names)
 
 
 def _first(rows: torch.Tensor) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from scrubjay.circuit.axes import Axis
+from scrubjay.circuit.axes import RANDOM, Axis, is_random
 from scrubjay.circuit.circuit import Circuit
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
@@ -22,7 +22,9 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Cumulant,
     Einsum,
+    Expectation,
     Experts,
     Gather,
     Index,
@@ -34,6 +36,7 @@ from scrubjay.circuit.ops import (
     Narrow,
     Order,
     Relabel,
+    Sample,
     Split,
     Weight,
 )  # fmt: skip
@@ -84,12 +87,13 @@ class _Growing:
         return [self.node(), *(self.one([*self.bounds]) for _ in range(self.draw(st.integers(0, most - 1))))]
 
     def axis(self, node: Node) -> Axis | None:
-        """Draw an axis of the node."""
-        return self.one(node.axes) if node.axes else None
+        """Draw an axis of the node that nodes may act along."""
+        axes = [axis for axis in node.axes if not is_random(axis.name)]
+        return self.one(axes) if axes else None
 
     def numbered(self, node: Node) -> tuple[str, int] | None:
         """Draw the name and size of an axis that has a number for size."""
-        axes = [(axis.name, axis.size) for axis in node.axes if isinstance(axis.size, int)]
+        axes = [(one.name, one.size) for one in node.axes if isinstance(one.size, int) and not is_random(one.name)]
         return self.one(axes) if axes else None
 
     def some(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -193,7 +197,7 @@ def _einsum(growing: _Growing) -> Grown:
     factors = growing.nodes(3)
     if not _agree(factors):
         return None
-    axes = {axis.name: axis.size for factor in factors for axis in factor.axes}
+    axes = {axis.name: axis.size for factor in factors for axis in factor.axes if not is_random(axis.name)}
     summed = growing.some(sorted(axes))
     times = prod(growing.number(axes[name]) for name in summed)
     return Einsum(tuple(factors), summed), times * prod(growing.bounds[one] for one in factors)
@@ -229,7 +233,7 @@ def _count(growing: _Growing) -> Grown:
 
 def _along(growing: _Growing) -> Grown:
     source = growing.node()
-    over = growing.some([axis.name for axis in source.axes])
+    over = growing.some([axis.name for axis in source.axes if not is_random(axis.name)])
     if not over:
         return None
     bound = growing.bounds[source]
@@ -330,7 +334,7 @@ def _split(growing: _Growing) -> Grown:
 
 def _merge(growing: _Growing) -> Grown:
     source = growing.node()
-    numbered = {axis.name: axis.size for axis in source.axes if isinstance(axis.size, int)}
+    numbered = {one.name: one.size for one in source.axes if isinstance(one.size, int) and not is_random(one.name)}
     merged = growing.draw(st.permutations(sorted(numbered)))[:2]
     total = prod(numbered[name] for name in merged)
     to = Axis("*".join(merged), total)
@@ -339,6 +343,34 @@ def _merge(growing: _Growing) -> Grown:
     return Merge(source, tuple(merged), to), growing.bounds[source]
 
 
+def _sample(growing: _Growing) -> Grown:
+    source = growing.node()
+    axis = growing.axis(source)
+    name = f"of {axis.size}{growing.one(('', ' more'))}" if axis else ""
+    if axis is None or RANDOM + name in source.axis_names:
+        return None
+    return Sample(source, axis.name, name), growing.bounds[source]
+
+
+def _random(growing: _Growing, nodes: Sequence[Node]) -> tuple[str, ...]:
+    """Draw some of the sources that the nodes are drawn by."""
+    names = sorted({axis.name.removeprefix(RANDOM) for node in nodes for axis in node.axes if is_random(axis.name)})
+    return growing.some(names)
+
+
+def _expectation(growing: _Growing) -> Grown:
+    source = growing.node()
+    over = _random(growing, [source])
+    return (Expectation(source, over), growing.bounds[source]) if over else None
+
+
+def _cumulant(growing: _Growing) -> Grown:
+    values = growing.nodes(3)
+    over = _random(growing, values) if _agree(values) else ()
+    return (Cumulant(tuple(values), over), 12 * prod(growing.bounds[one] for one in values)) if over else None
+
+
 STEPS: tuple[Callable[[_Growing], Grown], ...] = (
     _add, _multiply, _einsum, _map, _choice, _count, _along, _index, _narrow, _concat, _gather, _relabel, _split, _merge, _experts, _order,
+    _sample, _expectation, _cumulant,
 )  # fmt: skip

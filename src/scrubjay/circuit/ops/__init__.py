@@ -11,15 +11,17 @@ from scrubjay.circuit.ops.leaves import Constant, Input, Iota, Weight
 from scrubjay.circuit.ops.linear import Add, Einsum, Experts, Multiply
 from scrubjay.circuit.ops.movement import Concat, Gather, Index, Merge, Narrow, Relabel, Repeat, Split
 from scrubjay.circuit.ops.pointwise import Along, Map, Opaque, Order
+from scrubjay.circuit.ops.random import Cumulant, Expectation, Sample
 
 KINDS: tuple[type[Node], ...] = (
     *(Input, Weight, Constant, Iota),
     *(Einsum, Add, Multiply, Experts),
     *(Index, Narrow, Concat, Gather, Relabel, Split, Merge, Repeat),
     *(Map, Along, Order, Opaque, Custom),
+    *(Sample, Expectation, Cumulant),
 )
 
 __all__ = [
-    "KINDS", "Add", "Along", "Concat", "Constant", "Custom", "Einsum", "Experts", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
-    "Narrow", "Opaque", "Order", "Relabel", "Repeat", "Split", "Weight",
+    "KINDS", "Add", "Along", "Concat", "Constant", "Cumulant", "Custom", "Einsum", "Expectation", "Experts", "Gather", "Index", "Input", "Iota", "Map", "Merge", "Multiply",
+    "Narrow", "Opaque", "Order", "Relabel", "Repeat", "Sample", "Split", "Weight",
 ]  # fmt: skip

@@ -84,6 +84,11 @@ WORDS: dict[type[Node], Callable[[Any, Names], str]] = {
     Map: _map,
     ops.Along: _along,
     ops.Opaque: _opaque,
+    ops.Sample: lambda node, operands: f"{operands[0]} at a random {node.axis}, drawn by {node.by}",
+    ops.Expectation: lambda node, operands: f"mean of {operands[0]} over {', '.join(node.over)}",
+    ops.Cumulant: lambda node, operands: (
+        f"{'unbiased estimate of the ' if node.unbiased else ''}cumulant of {', '.join(operands)} over {', '.join(node.over)}"
+    ),
     ops.Custom: lambda node, operands: f"function {node.name} of {node.source} on {operands[0]}",
 }
 """How each kind of node is said, from the node and what its operands are called."""

@@ -18,8 +18,10 @@ from scrubjay.circuit.ops import (
     Along,
     Concat,
     Constant,
+    Cumulant,
     Custom,
     Einsum,
+    Expectation,
     Experts,
     Input,
     Iota,
@@ -95,7 +97,7 @@ def _kind(node: Node) -> str:  # noqa: PLR0911 - one answer for each family of n
         case Constant():
             bare = "truth" if isinstance(node.value, bool) else "number"
             return _named(node.dtype) if node.dtype is not None else bare
-        case Iota():
+        case Iota() | Along(op="argmax" | "argmin") | Order(result="places"):
             return "whole"
         case Opaque() | Custom():
             return "unknown"
@@ -106,14 +108,13 @@ def _kind(node: Node) -> str:  # noqa: PLR0911 - one answer for each family of n
             return _together(node.operands)
         case Experts():
             return _together([node.source, node.weights])
+        case Expectation() | Cumulant():
+            found = _together(node.operands)
+            return "model" if found in {"whole", "truth", "number"} else found
         case Map():
             return _map_kind(node)
         case Along() if node.op in {"any", "all"}:
             return "truth"
-        case Along() if node.op in {"argmax", "argmin"}:
-            return "whole"
-        case Order() if node.result == "places":
-            return "whole"
         case _:
             return _kinds[node.operands[0]]
 

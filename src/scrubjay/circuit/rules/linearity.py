@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from scrubjay.circuit.axes import RANDOM
 from scrubjay.circuit.node import Node
 from scrubjay.circuit.ops import (
     Along,
     Constant,
+    Cumulant,
     Einsum,
+    Expectation,
     Experts,
     Gather,
     Index,
@@ -36,6 +39,8 @@ def linear_in(node: Node) -> tuple[int, ...]:
             return tuple(range(len(node.factors)))
         case Experts():
             return (0, 1)
+        case Expectation() | Cumulant():
+            return tuple(range(len(node.operands)))
         case Index() | Narrow() | Gather() | Relabel() | Split() | Merge() | Repeat():
             return (0,)
         case Along():
@@ -74,6 +79,14 @@ def image(node: Node, position: int, term: Node) -> Node:
             missing = [axis for axis in missing if axis.name not in others]
         case Map() if node.op == "cast" and kind(term) == "number":
             return Map("cast", (term,), node.parameters)
+        case Expectation() | Cumulant() if missing:
+            values = tuple(term if place == position else one for place, one in enumerate(node.operands))
+            drawn = {name for one in values for name in one.axis_names}
+            over = tuple(name for name in node.over if RANDOM + name in drawn)
+            if isinstance(node, Expectation):
+                return Expectation(term, over) if over else term
+            if over:
+                return Cumulant(values, over, node.unbiased)
         case Repeat() if kind(term) == "number":
             return Multiply((term, Repeat(Constant(1, "model"), node.along)))
         case _:

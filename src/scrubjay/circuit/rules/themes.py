@@ -19,6 +19,7 @@ from scrubjay.circuit.rules.norms import NORMS
 from scrubjay.circuit.rules.numbers import NUMBERS
 from scrubjay.circuit.rules.places import PLACES
 from scrubjay.circuit.rules.projection import PROJECTION
+from scrubjay.circuit.rules.random import RANDOM_RULES
 from scrubjay.circuit.rules.relabels import RELABELS
 from scrubjay.circuit.rules.rule import Rule
 from scrubjay.circuit.rules.selecting import SELECTING
@@ -29,7 +30,7 @@ from scrubjay.circuit.rules.virtual import VIRTUAL
 
 EQUALITIES: tuple[Rule, ...] = (
     *(*ALGEBRA, *DISTRIBUTION, *RELABELS, *TAKING, *JOINING, *SELECTING, *LOOKUP, *SHAPES, *NUMBERS),
-    *(*PLACES, *SOURCES, *ATTENTION, *VIRTUAL, *PROJECTION, *NORMS),
+    *(*PLACES, *SOURCES, *ATTENTION, *VIRTUAL, *PROJECTION, *NORMS, *RANDOM_RULES),
 )
 """Every rule, those with parameters by an example of theirs."""
 
