@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scrubjay.attribution import Attribution as Attribution
+    from scrubjay.attribution import Cumulants as Cumulants
     from scrubjay.attribution import Decomposition as Decomposition
     from scrubjay.attribution import Lens as Lens
+    from scrubjay.attribution import cumulants as cumulants
     from scrubjay.attribution import decompose as decompose
     from scrubjay.attribution import direct_logit_attribution as direct_logit_attribution
     from scrubjay.attribution import lens_logits as lens_logits
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
     from scrubjay.claims.data import Dataset as Dataset
     from scrubjay.claims.data import Feature as Feature
     from scrubjay.claims.hypothesis import Hypothesis as Hypothesis
+    from scrubjay.claims.parts import Part as Part
     from scrubjay.claims.task import Task as Task
+    from scrubjay.claims.threshold import threshold as threshold
     from scrubjay.engine.cache import Cache as Cache
+    from scrubjay.evidence import ExperimentSpec as ExperimentSpec
+    from scrubjay.evidence import ResultRecord as ResultRecord
+    from scrubjay.evidence.criterion import Criterion as Criterion
+    from scrubjay.interventions import Ablation as Ablation
     from scrubjay.interventions import Effects as Effects
     from scrubjay.interventions import Generated as Generated
     from scrubjay.interventions import Gradients as Gradients
@@ -47,36 +55,62 @@ if TYPE_CHECKING:
     from scrubjay.interventions import sweep as sweep
     from scrubjay.interventions import zero as zero
     from scrubjay.interventions.plan import Plan as Plan
-    from scrubjay.interventions.plan import plan as plan
     from scrubjay.matrices import Factored as Factored
     from scrubjay.matrices import composition as composition
     from scrubjay.matrices import weights as weights
     from scrubjay.reporting import report as report
     from scrubjay.reporting.circuits import draw as draw
+    from scrubjay.scrubbing import CausalModel as CausalModel
+    from scrubjay.scrubbing import Challenge as Challenge
+    from scrubjay.scrubbing import Costs as Costs
+    from scrubjay.scrubbing import Interchange as Interchange
+    from scrubjay.scrubbing import Measure as Measure
+    from scrubjay.scrubbing import Prediction as Prediction
     from scrubjay.scrubbing import ScrubResult as ScrubResult
+    from scrubjay.scrubbing import align as align
+    from scrubjay.scrubbing import challenge as challenge
+    from scrubjay.scrubbing import costs as costs
+    from scrubjay.scrubbing import interchange as interchange
+    from scrubjay.scrubbing import predict as predict
+    from scrubjay.scrubbing import row_digests as row_digests
     from scrubjay.scrubbing import scrub as scrub
+    from scrubjay.scrubbing.plan import plan as plan
+    from scrubjay.scrubbing.recording import record as record
+    from scrubjay.scrubbing.recording import replay as replay
+    from scrubjay.scrubbing.recording import run_spec as run_spec
+    from scrubjay.scrubbing.roles import roles as roles
+    from scrubjay.scrubbing.transfer import Transfer as Transfer
+    from scrubjay.scrubbing.transfer import transfer as transfer
     from scrubjay.tasks import task as task
     from scrubjay.zoo.load import load as load
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "scrubjay.attribution": "Attribution Decomposition Lens decompose direct_logit_attribution lens_logits logit_lens",
+    "scrubjay.attribution": "Attribution Cumulants Decomposition Lens cumulants decompose direct_logit_attribution lens_logits logit_lens",
     "scrubjay.capture.model": "Model",
     "scrubjay.capture.saved": "save",
     "scrubjay.claims.data": "Dataset Feature",
     "scrubjay.claims.hypothesis": "Hypothesis",
+    "scrubjay.claims.parts": "Part",
     "scrubjay.claims.task": "Task",
+    "scrubjay.claims.threshold": "threshold",
     "scrubjay.engine.cache": "Cache",
+    "scrubjay.evidence.criterion": "Criterion",
+    "scrubjay.evidence": "ExperimentSpec ResultRecord",
     "scrubjay.interventions": (
-        "Effects Generated Gradients Harvest Run add apply edge_patch edit generate harvest harvested mean "
+        "Ablation Effects Generated Gradients Harvest Run add apply edge_patch edit generate harvest harvested mean "
         "pair patch path_patch project_out replace resample run splice sweep zero"
     ),
-    "scrubjay.interventions.plan": "Plan plan",
+    "scrubjay.interventions.plan": "Plan",
     "scrubjay.matrices": "Factored composition weights",
     "scrubjay.reporting": "report",
     "scrubjay.reporting.circuits": "draw",
-    "scrubjay.scrubbing": "ScrubResult scrub",
+    "scrubjay.scrubbing": "CausalModel Challenge Costs Interchange Measure Prediction ScrubResult align challenge costs interchange predict row_digests scrub",
+    "scrubjay.scrubbing.recording": "record replay run_spec",
+    "scrubjay.scrubbing.roles": "roles",
+    "scrubjay.scrubbing.transfer": "Transfer transfer",
+    "scrubjay.scrubbing.plan": "plan",
     "scrubjay.tasks": "task",
     "scrubjay.zoo.load": "load",
 }
@@ -89,16 +123,19 @@ _MODULES = {
     "match": "scrubjay.circuit.match",
     "matrices": "scrubjay.matrices",
     "printing": "scrubjay.circuit.printing",
+    "refine": "scrubjay.claims.refine",
     "rules": "scrubjay.circuit.rules",
     "tasks": "scrubjay.tasks",
     "zoo": "scrubjay.zoo",
 }
 
 __all__ = [
-    "Attribution", "Cache", "Dataset", "Decomposition", "Effects", "Factored", "Feature", "Generated", "Gradients", "Harvest", "Hypothesis", "Lens",
-    "Model", "Plan", "Run", "ScrubResult", "Task", "add", "apply", "composition", "decompose", "direct_logit_attribution", "draw", "edge_patch",
-    "edit", "generate", "harvest", "harvested", "lens_logits", "load", "logit_lens", "mean", "pair", "patch", "path_patch", "plan", "project_out",
-    "replace", "report", "resample", "run", "save", "scrub", "splice", "sweep", "task", "weights", "zero",
+    "Ablation", "Attribution", "Cache", "CausalModel", "Challenge", "Costs", "Criterion", "Cumulants", "Dataset", "Decomposition", "Effects", "ExperimentSpec", "Factored",
+    "Feature", "Generated", "Gradients", "Harvest", "Hypothesis", "Interchange", "Lens", "Measure", "Model", "Part", "Plan", "Prediction", "ResultRecord", "Run",
+    "ScrubResult", "Task", "Transfer", "add", "align", "apply", "challenge", "composition", "costs", "cumulants", "decompose", "direct_logit_attribution", "draw",
+    "edge_patch", "edit", "generate", "harvest", "harvested", "interchange", "lens_logits", "load", "logit_lens", "mean", "pair", "patch", "path_patch", "plan",
+    "predict", "project_out", "record", "replace", "replay", "report", "resample", "roles", "row_digests", "run", "run_spec", "save", "scrub",
+    "splice", "sweep", "task", "threshold", "transfer", "weights", "zero",
 ]  # fmt: skip
 
 

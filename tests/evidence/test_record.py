@@ -11,6 +11,7 @@ import pytest
 
 import scrubjay as sj
 from scrubjay.claims.stored import load_data, save_data
+from scrubjay.claims.threshold import threshold
 from scrubjay.errors import EvidenceError
 from scrubjay.evidence.digest import digest_json
 from scrubjay.evidence.record import ResultRecord
@@ -157,11 +158,22 @@ def test_a_criterion_declared_after_the_run_is_refused() -> None:
 
 
 def test_data_read_back_with_their_digest(tmp_path: Path) -> None:
-    data = sj.task("brackets", 20, seed=0)
+    drawn = sj.task("brackets", 20, seed=0)
+    tied = threshold("more than half", drawn.feature("proportion").values, 0.5)
+    data = replace(
+        drawn,
+        features={**drawn.features, tied.name: tied},
+        clusters=np.arange(20) // 4,
+        split=np.repeat(["explore", "confirm"], 10),
+    )
     save_data(data, tmp_path / "data")
     found = load_data(tmp_path / "data")
     assert found.digest == data.digest
     assert found.texts == data.texts
+    assert found.split.tolist() == data.split.tolist()
+    np.testing.assert_array_equal(found.clusters, data.clusters)
+    assert tied.ties > 0
+    assert found.feature("more than half").ties == tied.ties
     assert found.feature("horizon").tie_rule == data.feature("horizon").tie_rule
     _array(tmp_path / "data")
     with pytest.raises(EvidenceError, match="digest differs"):

@@ -209,8 +209,9 @@ def test_verdicts_are_read_off_the_results(model):
                 result,
                 hypothesis=one.hypothesis,
                 recovered=value,
-                interval=(value - 0.01, value + 0.01),
                 scrubbed=5 - 5 * value,
+                losses={"original": np.zeros(30), "all": np.full(30, 5.0), "scrubbed": np.full(30, 5 - 5 * value)},
+                flags=(),
             )
             for one in stated
             for value in [claim if one.side == "claim" else wrong]

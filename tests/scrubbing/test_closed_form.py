@@ -6,6 +6,7 @@ A or B. Published values of the fraction recovered: 1, .7333, .3333, .3333, 0, 0
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,17 +92,31 @@ CASES = {
     "parity": ("z1 odd", "z2>3", exact(lambda z: z % 2, lambda z: z > 3), 0.3333),
     "b free": ("z1>3", None, exact(lambda z: z > 3, None), 0.3333),
     "all free": (None, None, exact(None, None), 0.0),
+    "swapped": ("z2>3", "z1>3", exact(None, None), 0.0),
 }
+
+
+def two_claims(name: str, a: str | None, b: str | None) -> sj.Hypothesis:
+    made = sj.Hypothesis(name)
+    output = made.node("output", site="output")
+    output.reads("a", ".a", a, via="all")
+    output.reads("b", ".b", b, via="all")
+    return made
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_sampling_agrees_with_enumeration(model: Model, data: Dataset, name: str) -> None:
     a, b, expected, recovered = CASES[name]
-    made = sj.Hypothesis(name)
-    output = made.node("output", site="output")
-    output.reads("a", ".a", a, via="all")
-    output.reads("b", ".b", b, via="all")
+    made = two_claims(name, a, b)
+    every = sj.scrub(model, made, data, samples="all", loss=loss)
+    assert every.scrubbed == pytest.approx(expected, abs=1e-6)
+    assert every.recovered == pytest.approx(recovered, abs=1e-4)
+    assert len(every.per_example) == len(data)
+    combinations = every.facts["combinations"]
+    assert isinstance(combinations, int)
+    assert combinations <= 1024, "of 512 ** 4: rows that read alike are one"
     result = sj.scrub(model, made, data, samples=20_000, seeds=1, loss=loss)
+    assert abs(result.scrubbed - every.scrubbed) < 3 * result.standard_error + 1e-12
     assert abs(result.scrubbed - expected) < 3 * result.standard_error + 1e-12
     assert abs(result.recovered - recovered) < 4 * result.recovered_error + 1e-3
     assert np.isnan(result.constant)
@@ -113,6 +128,83 @@ def test_the_enumeration_is_that_of_the_published_values() -> None:
     assert original == pytest.approx(0.0184, abs=1e-4)
     for _, _, expected, recovered in CASES.values():
         assert (floor - expected) / (floor - original) == pytest.approx(recovered, abs=2e-3)
+
+
+def correlated() -> Dataset:
+    """Rows in which z2 is z1 four times in five."""
+    pairs = [(z1, z1 if copy < 8 else (z1 + 3 * copy) % 8) for z1 in range(8) for copy in range(10)]
+    z1, z2 = np.array(pairs).T
+    z3 = np.arange(len(pairs)) % 3
+    labels = ((z1 > 3) | (z2 > 3)).astype(np.int64)
+    features = {"z1>4": z1 > 4, "z2 odd": z2 % 2}
+    made = {name: Feature(name, np.asarray(values)) for name, values in features.items()}
+    return Dataset("correlated", {"z1": z1, "z2": z2, "z3": z3}, labels, made)
+
+
+def brute(data: Dataset, a: np.ndarray | None, b: np.ndarray | None, *, together: bool) -> float:
+    """The scrubbed loss as a sum over every row that the reference, A, B and z3 could read."""
+    z1, z2, z3 = (np.asarray(data.inputs[name]) for name in ("z1", "z2", "z3"))
+    count, total = len(data), 0.0
+    for row in range(count):
+        pools = [np.arange(count) if one is None else np.flatnonzero(one == one[row]) for one in (a, b)]
+        if together:  # A, B and z3 of one datum
+            logit = 8.0 * ((z1 > 3) | (z2 > 3)) - 4 + 0.5 * (z3 / 7 - 0.5)
+        else:
+            either = (z1 > 3)[pools[0]][:, None, None] | (z2 > 3)[pools[1]][None, :, None]
+            logit = 8.0 * either - 4 + 0.5 * (z3 / 7 - 0.5)[None, None, :]
+        total += float(np.log1p(np.exp(-logit if data.labels[row] else logit)).mean()) / count
+    return total
+
+
+def test_enumeration_is_the_sum_over_all_rows(model: Model) -> None:
+    data = correlated()
+    feature = {name: one.values for name, one in data.features.items()}
+    for a, b in (("z1>4", "z2 odd"), (None, "z2 odd"), (None, None)):
+        found = sj.scrub(model, two_claims("x", a, b), data, samples="all", loss=loss)
+        one, two = (None if name is None else feature[name] for name in (a, b))
+        assert found.scrubbed == pytest.approx(brute(data, one, two, together=False), abs=1e-6)
+        assert found.floor == pytest.approx(brute(data, None, None, together=True), abs=1e-6)
+        assert found.floors["labels"].value == found.recovered
+
+
+def test_together_and_apart_differ_where_inputs_are_correlated(model: Model) -> None:
+    data, free = correlated(), sj.Hypothesis("together")
+    free.node("output", "output", None)
+    together = sj.scrub(model, free, data, samples="all", loss=loss)
+    apart = sj.scrub(model, two_claims("apart", None, None), data, samples="all", loss=loss)
+    assert together.scrubbed == pytest.approx(brute(data, None, None, together=True), abs=1e-6)
+    assert together.scrubbed - apart.scrubbed > 0.1, "drawn apart, a wrong hypothesis scores higher"
+    for every, made in ((together, free), (apart, two_claims("apart", None, None))):
+        drawn = sj.scrub(model, made, data, samples=20_000, seeds=1, loss=loss)
+        assert abs(drawn.scrubbed - every.scrubbed) < 3 * drawn.standard_error
+
+
+def test_chained_claims_are_enumerated_level_by_level(model: Model, data: Dataset) -> None:
+    """The claim below agrees with the datum drawn above it, and not with the reference."""
+    made = sj.Hypothesis("chain")
+    made.node("output", "output", "z2>3").reads("a", ".a", "z1>4", via="all")
+    every = sj.scrub(model, made, data, samples="all", loss=loss)
+    z1, z2, _ = GRID.T
+    chance = np.array([[(z1 > 3)[(z1 > 4) == above].mean() for above in (False, True)]] * 2)
+    total = 0.0
+    for reference in range(len(data)):
+        above = np.flatnonzero((z2 > 3) == (z2 > 3)[reference])
+        mean = chance[0][(z1 > 4)[above].astype(int)].mean()  # A's own, and B of an unrelated datum: one in two
+        for either, weight in ((1, 1 - (1 - mean) / 2), (0, (1 - mean) / 2)):
+            for z3 in range(8):
+                logit = 8 * either - 4 + 0.5 * (z3 / 7 - 0.5)
+                total += weight * np.log1p(np.exp(-logit if data.labels[reference] else logit)) / 8 / len(data)
+    assert every.scrubbed == pytest.approx(total, abs=1e-6)
+
+
+def test_too_many_combinations_are_refused_with_their_number(model: Model, data: Dataset, monkeypatch: Any) -> None:
+    monkeypatch.setattr("scrubjay.scrubbing.enumeration.MOST", 20)
+    with pytest.raises(
+        sj.errors.HypothesisError, match=r"there are [0-9,]+ combinations of unlike rows, and at most 20"
+    ):
+        sj.scrub(model, two_claims("x", "z1>4", "z2>3"), data, samples="all", loss=loss)
+    with pytest.raises(sj.errors.InputError, match="samples='some'"):
+        sj.scrub(model, two_claims("x", "z1>4", "z2>3"), data, samples="some", loss=loss)
 
 
 def test_a_result_replays_from_its_table(model: Model, data: Dataset) -> None:

@@ -15,6 +15,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 import scrubjay as sj
 from scrubjay.capture.model import Model
 from scrubjay.claims.data import Dataset, Feature
+from scrubjay.claims.parts import Part
 from scrubjay.engine import evaluate
 from scrubjay.interventions.inputs import prepare
 from scrubjay.scrubbing.compute import compute
@@ -169,3 +170,64 @@ def test_sharing_rows_and_slicing_positions_change_nothing(model: Model, data: D
     assert real.any()
     assert float((fast.values[0] - slow)[real].abs().max()) < 1e-10
     assert fast.rows <= ROWS
+
+
+def test_a_direction_of_a_head_and_its_remainder_have_data_of_their_own(
+    module: Any, model: Model, data: Dataset
+) -> None:
+    """The part of a head's output along a plane, and the rest of it, read two data; the stream a third, all paths but one the keys'."""
+    plane = Part.along("plane", np.random.default_rng(4).normal(size=(2, 32)))
+    made = sj.Hypothesis("a plane", others="global")
+    top = made.node("output", site="logits@END")
+    top.reads("along", f"L2.H{HEAD}.out@END", "odd", part=plane)
+    top.reads("beside", f"L2.H{HEAD}.out@END", "third", part=plane.rest)
+    tree = treeify(model, made)
+    assert [source.name for source in tree.sources] == ["reference", "floor", "other", "along", "beside"]
+    table = draw(tree.sources, made, data, samples=24, seed=3)
+    found = compute(tree.model, [tree.scrubbed], data, table).values[0]
+
+    width = module.config.hidden_size // 4
+    there = slice(HEAD * width, (HEAD + 1) * width)
+    weight = module.model.layers[2].self_attn.o_proj.weight[:, there]
+    basis = torch.from_numpy(plane.vectors).float()
+    with torch.no_grad():
+        runs = {name: stream(module, data, table[name], 2)[1] for name in ("along", "beside", "other")}
+        writes = {name: run["z"][:, -1, there] @ weight.T for name, run in runs.items()}
+        along = writes["along"] @ basis.T @ basis
+        beside = writes["beside"] - writes["beside"] @ basis.T @ basis
+        change = along + beside - writes["other"]
+        block = module.model.layers[2]
+        seen: dict[str, torch.Tensor] = {}
+        ids, mask = (
+            torch.from_numpy(np.array(data.inputs[name][table["other"]])) for name in ("input_ids", "attention_mask")
+        )
+        hook = block.post_attention_layernorm.register_forward_pre_hook(lambda _, args: seen.update(mid=args[0]))
+        module(input_ids=ids, attention_mask=mask, position_ids=runs["other"]["positions"], use_cache=False)
+        hook.remove()
+        mlp = block.mlp(block.post_attention_layernorm(seen["mid"]))[:, -1]  # a direct path does not pass the MLP
+        expected = module.lm_head(module.model.norm(seen["mid"][:, -1] + change + mlp))
+    scale = float(expected.abs().max())
+    assert float((found - expected).abs().max()) <= 1e-5 * scale
+    assert float((found - runs["other"]["logits"][:, -1]).abs().max()) > 1e-2 * scale
+
+
+def test_a_path_that_avoids_a_head_is_every_path_where_that_head_writes_nothing(model: Model, data: Dataset) -> None:
+    """With grouped queries a head is one place of two axes; the other heads of its group are passed."""
+
+    def value(
+        on: Model, via: str, table: dict[str, np.ndarray] | None = None
+    ) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+        made = sj.Hypothesis("paths")
+        made.node("output", site="logits@END").reads("mlp", "L0.mlp.out", "odd", via=via)
+        tree = treeify(on, made)
+        table = table or draw(tree.sources, made, data, samples=12, seed=0)
+        return compute(tree.model, [tree.scrubbed], data, table).values[0], table
+
+    deaf = sj.edit(model, sj.zero("L1.H3.out"), sj.zero("L2.H0.out"))
+    everything, table = value(deaf, "all")
+    avoiding, _ = value(deaf, "avoiding L1.H3.out, L2.H0.out", table)
+    torch.testing.assert_close(avoiding, everything, rtol=1e-5, atol=1e-5)
+    through, _ = value(deaf, "direct or through L1.H*.out, L2.H*.out, L1..2.mlp.out avoiding L1.H3.out", table)
+    torch.testing.assert_close(through, everything, rtol=1e-5, atol=1e-5)
+    for via in ("all", "avoiding L1.H3.out", "direct or through L1.H2.out", "direct"):
+        assert float((value(model, via, table)[0] - value(model, "avoiding L1.H2.out", table)[0]).abs().max()) > 1e-3

@@ -13,6 +13,7 @@ import torch
 import scrubjay as sj
 from scrubjay.capture.model import Model
 from scrubjay.claims.data import Dataset, Feature
+from scrubjay.claims.parts import Part
 from scrubjay.scrubbing.compute import compute
 from scrubjay.scrubbing.sample import draw
 from scrubjay.scrubbing.tree import treeify
@@ -48,7 +49,7 @@ def data_of(lengths: np.ndarray, *, left: bool = False) -> Dataset:
     ids, places = random.integers(0, 7, (ROWS, LENGTH)), np.arange(LENGTH)
     mask = places >= LENGTH - lengths[:, None] if left else places < lengths[:, None]
     inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
-    features = {"first": Feature("first", ids[:, -1] % 2)}
+    features = {"first": Feature("first", ids[:, -1] % 2), "token": Feature("token", ids % 2)}
     return Dataset("rows", inputs, random.integers(0, 3, ROWS), features)
 
 
@@ -168,6 +169,59 @@ def test_rows_that_begin_at_different_places_are_refused_for_claims_about_all_po
     for data in (data_of(MIXED), data_of(np.full(ROWS, 4), left=True)):
         sj.scrub(model, hypothesis(whole), data, samples=4, seeds=1)
     sj.scrub(model, hypothesis(lambda top: top.reads("a", "L1.attn.out@-1", "first")), ragged, samples=4, seeds=1)
+
+
+UP, SIDE = Part.along("up", np.eye(8)[0]), Part.along("side", np.eye(8)[1])
+REFUSED: dict[str, tuple[Claim, str]] = {
+    "unknown input": (lambda top: top.reads("a", "attention_msk", "first"), r"claim 'a': .*its inputs are input_ids, attention_mask"),
+    "unread input": (lambda top: top.reads("a", "L1.mlp.out@-1", "first").reads("b", "attention_mask", "first"), r"claim 'b': .* does not read \.attention_mask by direct paths"),
+    "below an input": (lambda top: top.reads("a", "attention_mask", "first", via="all").reads("b", "embed", "first", via="all"), "claim 'b': .* does not read embed"),
+    "unknown component": (lambda top: top.reads("a", "embed", "first", via="avoiding L9.mlp.out"), r"via='avoiding L9\.mlp\.out': .*layer 9"),
+    "paths that do not exist": (lambda top: top.reads("a", "L1.mlp.out@-1", "first", via="through L0.mlp.out"), r"does not read L1\.mlp\.out@-1 by paths through L0\.mlp\.out"),
+    "direct paths of a module": (lambda top: top.reads("a", ".blocks.0", "first", via="through L1.mlp.out"), "direct paths are known between named sites only"),
+    "ranges that meet": (lambda top: (top.reads("a", "L1.mlp.out@0..3", "first"), top.reads("b", "L1.mlp.out@3", "first")), "what L1.mlp.out at position 3 and L1.mlp.out at positions 0..3 have in common is claimed twice"),
+    "a whole and its part": (lambda top: (top.reads("a", "L1.mlp.out@-1", "first"), top.reads("b", "L1.mlp.out@-1", "first", part=UP)), "have in common is claimed twice"),
+    "two ways to part": (lambda top: (top.reads("a", "L1.mlp.out@-1", "first", part=UP), top.reads("b", "L1.mlp.out@-1", "first", part=SIDE)), "have in common is claimed twice"),
+    "a part of one place by another name": (lambda top: (top.reads("a", "L0.resid_post@-1", "first", part=UP), top.reads("b", "L1.resid_pre@-1", "first", part=SIDE)), "are about one place"),
+    "a part of another width": (lambda top: top.reads("a", "L1.H0.z@-1", "first", part=UP), "part 'up' has vectors of 8 numbers, and the value it is claimed of has the axes .*d_head=4"),
+    "each of each": (lambda top: top.reads("a", "L1.resid_pre", "first", each=True, via="all").reads("b", "L0.mlp.out", "first", each=True), "claim 'b': each position of each position"),
+    "a value for each position": (lambda top: top.reads("a", "L1.mlp.out", "token"), "feature 'token' has values of shape .* and 'a' has one datum for all positions: .* claim each=True"),
+    "an unknown feature of the rest": (lambda top: top.reads("a", "L1.H0.out@-1", "first", others="fist").reads("b", "L1.H0.q_in", "first"), "no feature 'fist'.*did you mean first"),
+    "a row that is not there": (lambda top: top.reads("a", "L1.H0.out@-1", "first", others=99).reads("b", "L1.H0.q_in", "first"), "reads rows of 'a/other' that the data"),
+    "a result at several positions": (lambda top: top.owner.__dict__.update(_top=None) or top.owner.node("whole", "logits@0..3"), "names several positions: begin a hypothesis at one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_meant_is_refused_before_anything_is_run(model: Model, case: str) -> None:
+    build, match = REFUSED[case]
+    refused(model, build, match)
+
+
+def test_a_range_of_positions_needs_rows_that_begin_at_one_place(model: Model) -> None:
+    claim: Claim = lambda top: top.reads("a", "L1.mlp.out@-3..-1", "first")  # noqa: E731
+    refused(
+        model,
+        claim,
+        r"claim 'a': L1\.mlp\.out at positions -3..-1 is about positions -3..-1, and rows",
+        data_of(MIXED, left=True),
+    )
+    mask: Claim = lambda top: top.reads("a", "attention_mask", "first", via="all")  # noqa: E731
+    refused(model, mask, "claim 'a': attention_mask is about all positions, and rows", data_of(MIXED, left=True))
+    each: Claim = lambda top: top.reads("a", "L1.mlp.out", "token", each=True)  # noqa: E731
+    refused(model, each, "claim 'a': .* is about all positions, and rows", data_of(MIXED, left=True))
+    sj.scrub(model, hypothesis(mask), data_of(MIXED), samples=4, seeds=1)
+
+
+def test_the_sizes_of_classes_are_listed_position_by_position(model: Model) -> None:
+    result = sj.scrub(
+        model, hypothesis(lambda top: top.reads("a", "L1.mlp.out", "token", each=True)), WHOLE, samples=4, seeds=1
+    )
+    values = WHOLE.feature("token").values
+    smallest = min(int(count) for column in values.T for count in np.unique(column, return_counts=True)[1])
+    assert (result.classes["token"].classes, result.classes["token"].smallest) == (2, smallest)
+    apart = Feature("apart", np.tile(np.arange(ROWS)[:, None], (1, LENGTH)))
+    refused(model, lambda top: top.reads("a", "L1.mlp.out", apart, each=True), "tells all 30 rows of 'rows' apart")
 
 
 def test_a_result_keeps_the_hypothesis_as_it_was(model: Model) -> None:

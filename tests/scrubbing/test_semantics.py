@@ -22,8 +22,8 @@ from torch.nn import functional as F
 import scrubjay as sj
 from scrubjay.capture.model import Model
 from scrubjay.circuit.address import Head
+from scrubjay.claims.claim import Claim
 from scrubjay.claims.data import Dataset, Feature
-from scrubjay.claims.hypothesis import Claim
 from scrubjay.scrubbing.compute import compute
 from scrubjay.scrubbing.sample import draw
 from scrubjay.scrubbing.tree import treeify

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import scrubjay as sj
+from kit_models import load_kit_model
 from scrubjay import zoo
 from scrubjay.capture.model import Model
 from scrubjay.claims.data import Dataset
@@ -22,7 +25,7 @@ def reordered(module: Transformer, orders: dict[int, list[int]]) -> Transformer:
     heads, width = module.config.heads, module.config.d_head
     with torch.no_grad():
         for layer, order in orders.items():
-            attention = made.blocks[layer].attn
+            attention: Any = made.blocks[layer].get_submodule("attn")
             for part in (attention.q, attention.k, attention.v):
                 part.weight.copy_(part.weight.view(heads, width, -1)[order].flatten(0, 1))
                 part.bias.copy_(part.bias.view(heads, width)[order].flatten())
@@ -92,3 +95,23 @@ def test_a_model_with_too_few_parts_and_claims_without_a_role_are_refused(model:
     only.node("answer", site="logits").reads("embed", site="embed", feature="exact", via="all")
     with pytest.raises(HypothesisError, match="claims no head, MLP or stream"):
         transfer(only, model, model, data, samples=20, seeds=1)
+
+
+def test_a_result_that_is_given_by_position_in_one_of_the_models_is_named(
+    data: Dataset, model: Model, kit: Path
+) -> None:
+    """The hypothesis about our model is carried to Redwood's, whose result has positions, and is not rejected there."""
+    ids = torch.zeros(2, 12, dtype=torch.long)
+    module = load_kit_model(kit / "models/paren_balance")
+    other = sj.load(module, inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)}, cache=None, name="paren")
+    with pytest.raises(HypothesisError, match=r"begins with logits, .*result='logits@0'"):
+        transfer(five_parts(), model, other, data, samples=20, seeds=1)
+    with pytest.raises(HypothesisError, match="has no positions: name it with result='logits'"):
+        transfer(five_parts(), model, model, data, samples=20, seeds=1, result="logits@0")
+    found = transfer(five_parts(), model, other, data, samples=100, seeds=1, controls=1, result="logits@0")
+    assert all(one.part[:2] == one.to[:2] for one in found.matches), (
+        "composition is one score, and does not outweigh depth"
+    )
+    assert str(found.hypothesis.root.site) == "logits@0"
+    assert str(found.controls[0].hypothesis.root.site) == "logits@0"
+    assert str(found.here.hypothesis.root.site) == "logits"

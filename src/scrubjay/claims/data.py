@@ -8,7 +8,7 @@ their arrays cannot be written to, and two of them hold the same rows when their
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,7 @@ class Feature:
         values: shape (datum,) or (datum, query); booleans, integers or floats. Kept as a read-only copy.
         description: what it says about the row.
         tie_rule: for a real number compared with a threshold: how ties resolve, and how exactly they are computed.
+        otherwise: the same feature with ties resolved the other way (see `claims.threshold`), where there are any.
 
     Raises:
         InputError: for an empty name, other shapes or dtypes, and NaN (no row agrees with NaN, itself included).
@@ -40,6 +41,7 @@ class Feature:
     values: np.ndarray
     description: str = ""
     tie_rule: str = ""
+    otherwise: Feature | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -57,6 +59,20 @@ class Feature:
                 "by equality and NaN equals nothing; give the undefined case a value of its own"
             )
         object.__setattr__(self, "values", values)
+        if self.otherwise is not None and self.otherwise.values.shape != values.shape:
+            raise InputError(
+                f"feature {self.name!r}: with ties resolved the other way it has shape {self.otherwise.values.shape}, not {values.shape}"
+            )
+
+    @property
+    def ties(self) -> float:
+        """The share of values that the rule for ties decides: 0 where there is no rule, or no tie."""
+        return 0.0 if self.otherwise is None else float((self.values != self.otherwise.values).mean())
+
+    def select(self, rows: np.ndarray) -> Feature:
+        """Return the feature of some rows, by number."""
+        other = None if self.otherwise is None else self.otherwise.select(rows)
+        return replace(self, values=self.values[rows], otherwise=other)
 
     def __repr__(self) -> str:
         """Give one line: name, dtype, size."""
@@ -71,6 +87,7 @@ class Feature:
             "shape": list(self.values.shape),
             "description": self.description,
             "tie_rule": self.tie_rule,
+            **({"ties": self.ties} if self.otherwise is not None else {}),
         }
 
 
@@ -85,9 +102,11 @@ class Dataset:
         labels: the right answers, shape (row, ...).
         features: by name; every key is its feature's name.
         texts: the rows as text, or empty.
+        clusters: which rows belong together (a template), whole numbers of shape (row,), or empty: intervals then keep such rows together.
+        split: `"explore"` or `"confirm"` for each row, or empty: what a hypothesis was made on, and what it is tested on.
 
     Raises:
-        InputError: for no rows or no inputs, unequal numbers of rows, keys that differ from names, NaN.
+        InputError: for no rows or no inputs, unequal numbers of rows, keys that differ from names, NaN, an unknown split.
 
     >>> ids = np.array([[0, 3, 4, 2], [0, 4, 3, 2]])
     >>> data = Dataset("pairs", {"input_ids": ids}, np.array([1, 0]), {"start": Feature("start", ids[:, 1] == 3)})
@@ -102,12 +121,16 @@ class Dataset:
     labels: np.ndarray
     features: Mapping[str, Feature] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    clusters: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    split: np.ndarray = field(default_factory=lambda: np.zeros(0, "U8"))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", MappingProxyType({k: _read_only(v) for k, v in self.inputs.items()}))
         object.__setattr__(self, "labels", _read_only(self.labels))
         object.__setattr__(self, "features", MappingProxyType(dict(self.features)))
         object.__setattr__(self, "texts", tuple(self.texts))
+        object.__setattr__(self, "clusters", _read_only(self.clusters))
+        object.__setattr__(self, "split", _read_only(self.split))
         self._check()
 
     def _check(self) -> None:
@@ -134,6 +157,9 @@ class Dataset:
             if array.dtype.kind == "f" and np.isnan(array).any():
                 raise InputError(f"data set {self.name!r}: {what} holds NaN; drop those rows, or give them a value")
         rows = {what: len(array) for what, array in arrays.items()}
+        for what, array in (("the clusters", self.clusters), ("the split", self.split)):
+            if array.size:
+                rows[what] = len(array)
         if self.texts:
             rows["the texts"] = len(self.texts)
         if len(set(rows.values())) > 1:
@@ -141,6 +167,17 @@ class Dataset:
             raise InputError(f"data set {self.name!r} needs the same number of rows everywhere, but has {found}")
         if not len(self):
             raise InputError(f"data set {self.name!r} was given 0 rows; give at least one")
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        if self.clusters.ndim != 1 or self.clusters.dtype.kind not in "biu":
+            raise InputError(
+                f"data set {self.name!r}: clusters have shape {self.clusters.shape} and dtype {self.clusters.dtype}; give one whole number for each row"
+            )
+        if unknown := set(self.split.tolist()) - {"explore", "confirm"}:
+            raise InputError(
+                f"data set {self.name!r}: a split is 'explore' or 'confirm', and not {sorted(map(str, unknown))[0]!r}"
+            )
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -178,12 +215,17 @@ class Dataset:
             name=self.name,
             inputs={name: array[wanted] for name, array in self.inputs.items()},
             labels=self.labels[wanted],
-            features={
-                name: Feature(name, feature.values[wanted], feature.description, feature.tie_rule)
-                for name, feature in self.features.items()
-            },
+            features={name: feature.select(wanted) for name, feature in self.features.items()},
             texts=tuple(self.texts[row] for row in wanted) if self.texts else (),
+            clusters=self.clusters[wanted] if self.clusters.size else self.clusters,
+            split=self.split[wanted] if self.split.size else self.split,
         )
+
+    def only(self, split: str) -> Dataset:
+        """Return the rows of one split, `"explore"` or `"confirm"`; raise `InputError` where there are none."""
+        if not self.split.size:
+            raise InputError(f"data set {self.name!r} has no split: give split=, 'explore' or 'confirm' for each row")
+        return self.select(np.flatnonzero(self.split == split))
 
     def _row_numbers(self, rows: np.ndarray | Sequence[int] | slice) -> np.ndarray:
         everything = np.arange(len(self))
@@ -212,9 +254,13 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """The digest of inputs, labels, features' values and texts; names of data sets and descriptions do not count."""
+        """The digest of inputs, labels, features' values, texts, clusters and split; names of data sets and descriptions do not count."""
+        grouped: dict[str, object] = {"clusters": digest_array(self.clusters)} if self.clusters.size else {}
+        if self.split.size:
+            grouped["split"] = self.split.tolist()
         return digest_json(
             {
+                **grouped,
                 "inputs": {name: digest_array(array) for name, array in self.inputs.items()},
                 "labels": digest_array(self.labels),
                 "features": {name: digest_array(feature.values) for name, feature in self.features.items()},
@@ -231,6 +277,10 @@ class Dataset:
             "labels": {"dtype": self.labels.dtype.name, "shape": list(self.labels.shape)},
             "features": [feature.to_dict() for feature in self.features.values()],
             "has_texts": bool(self.texts),
+            "clusters": len(np.unique(self.clusters)) if self.clusters.size else None,
+            "split": {name: int((self.split == name).sum()) for name in ("explore", "confirm")}
+            if self.split.size
+            else None,
             "digest": self.digest,
         }
 

@@ -18,6 +18,9 @@ COMMANDS = {
     "load": ("scrubjay.cli.load", "Load a model and list its named sites."),
     "doctor": ("scrubjay.cli.doctor", "Compare a model with its module, and say what was recognised."),
     "scrub": ("scrubjay.cli.scrub", "Put a hypothesis to the test of causal scrubbing."),
+    "replay": ("scrubjay.cli.replay", "Check the record of a scrub: its figures, its run, or with fresh draws."),
+    "bundle": ("scrubjay.cli.bundle", "Put records, data and models into one file to hand on."),
+    "verify": ("scrubjay.cli.verify", "Check a bundle: every file and every figure."),
     "train": ("scrubjay.cli.train", "Train a model of the zoo."),
 }
 """Every command: the module that has it as `command`, and what it does."""

@@ -143,6 +143,8 @@ def unpack_bundle(path: str | PathLike[str], folder: str | PathLike[str], *, mos
     source, target = Path(path), Path(folder)
     if target.exists():
         raise EvidenceError(f"{target} is there already: give the name of a new folder")
+    if not source.is_file():
+        raise EvidenceError(f"{source} is no file: give the bundle that scrubjay bundle wrote")
     try:
         with zipfile.ZipFile(source) as archive:
             made = _checked_manifest(archive, source, most)

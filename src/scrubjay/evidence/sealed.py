@@ -90,6 +90,11 @@ def read_sealed(folder: Path, form: Form) -> tuple[dict[str, Any], dict[str, np.
 
     Raises `EvidenceError` for a folder that is damaged, was changed after it was written, or is of another form or version.
     """
+    if not (folder / form.file).is_file():
+        what = "is no folder" if not folder.is_dir() else f"has no {form.file} in it"
+        raise EvidenceError(
+            f"{folder} {what}: a {form.format} is the folder with {form.file} and {ARRAYS} that was written"
+        )
     found = read_json(folder / form.file)
     if found.get("format") != form.format:
         raise EvidenceError(

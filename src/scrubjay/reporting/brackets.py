@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scrubjay.claims.claim import EXACT
 from scrubjay.claims.data import Dataset, Feature
-from scrubjay.claims.hypothesis import EXACT, Hypothesis
+from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.errors import InputError
 from scrubjay.tasks import brackets, task
 
@@ -37,14 +38,10 @@ def tour_data(n: int, seed: int) -> Dataset:
     >>> tour_data(4, seed=0).feature("left_horizon").values.shape
     (4,)
     """
-    data = task("brackets", n, SEED_OFFSET + seed)
-    ids = data.inputs["input_ids"]
-    height = ((ids == brackets.OPEN).astype(np.int64) - (ids == brackets.CLOSE)).cumsum(1)
-    left, count = (height >= 0).all(1), data.feature("count").values
+    data = task("brackets", n, SEED_OFFSET + seed, further=True)
+    left, count = (data.feature(name).values for name in ("left_horizon", "count"))
     order = np.random.default_rng([seed, 7]).permutation(n)
     made = (
-        Feature("left_horizon", left, 'no prefix has more ")" than "("', brackets.EXACT),
-        Feature("tests", 2 * count.astype(np.int64) + left, "which of count and left horizon pass"),
         Feature("shuffled_count", count[order], "count, dealt out to the wrong rows"),
         Feature("shuffled_left_horizon", left[order], "left horizon, dealt out to the wrong rows"),
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import scrubjay
+from scrubjay.attribution.cumulants import Cumulants
 from scrubjay.attribution.decomposition import Decomposition
 from scrubjay.attribution.effect import Attribution
 from scrubjay.attribution.lens import Lens
@@ -21,19 +22,42 @@ from scrubjay.circuit.printing import Difference
 from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.engine.array import Array
 from scrubjay.errors import InputError
+from scrubjay.evidence.record import ResultRecord
 from scrubjay.interventions import Effects, Run
 from scrubjay.matrices import Composition, Copying, Factored
 from scrubjay.reporting.file import check_writable, write_page
+from scrubjay.reporting.sections.attacks import (
+    challenge_section,
+    costs_section,
+    floors_table,
+    prediction_section,
+    seeds_table,
+    unit_of,
+)
 from scrubjay.reporting.sections.direct import attribution_section, decomposition_section, lens_section
 from scrubjay.reporting.sections.effects import effects_section
 from scrubjay.reporting.sections.models import difference_section, model_section
+from scrubjay.reporting.sections.random import cumulants_section, interchange_section
+from scrubjay.reporting.sections.records import record_section, replayed_section, roles_section, transfer_section
 from scrubjay.reporting.sections.scrubbing import branch, scrub_row
 from scrubjay.reporting.sections.weights import composition_section, copying_section, factored_section
 from scrubjay.reporting.words import Chapter
-from scrubjay.scrubbing import ScrubResult
+from scrubjay.scrubbing import Challenge, Checked, Costs, Interchange, Prediction, ScrubResult
+from scrubjay.scrubbing.recording import Replayed
+from scrubjay.scrubbing.roles import Roles
+from scrubjay.scrubbing.transfer import Transfer
 from scrubjay.viz import Detail, Figure, Markup, Section, attention, heatmap, outline, page, recovered, table, tree
 
-Drawn = Attribution | Decomposition | Lens | Effects | Composition | Copying | Factored | Difference | Model
+Tested = Challenge | Costs | Prediction | Checked | Interchange
+"""What was tried on a hypothesis beside its scrub."""
+
+Kept = ResultRecord | Replayed | Roles | Transfer
+"""Evidence, and what was made of it."""
+
+Direct = Attribution | Cumulants | Decomposition | Lens
+"""What sources add to a value."""
+
+Drawn = Kept | Direct | Effects | Composition | Copying | Factored | Difference | Model | Tested
 """What has a section of its own, by a function of it alone."""
 
 Shown = Run | ScrubResult | Hypothesis | Circuit | Drawn | Figure | Section | Chapter | Markup | str
@@ -114,21 +138,30 @@ def _section(value: Hypothesis | Circuit | Drawn | Chapter | Section) -> Section
 _SECTIONS: tuple[tuple[type, Callable[[Any], Section]], ...] = (
     (Attribution, attribution_section), (Decomposition, decomposition_section), (Lens, lens_section), (Effects, effects_section),
     (Composition, composition_section), (Copying, copying_section), (Factored, factored_section),
-    (Difference, difference_section), (Model, model_section),
+    (Difference, difference_section), (Model, model_section), (Challenge, challenge_section), (Costs, costs_section),
+    (Prediction, prediction_section), (Checked, prediction_section), (Cumulants, cumulants_section), (Interchange, interchange_section),
+    (ResultRecord, record_section), (Replayed, replayed_section), (Roles, roles_section), (Transfer, transfer_section),
 )  # fmt: skip
 
 
 def _scrubs(results: list[ScrubResult]) -> Section:
-    rows = [scrub_row(result, result.verdict) for result in results]
+    rows = [scrub_row(result, _briefly(result)) for result in results]
     trees = tuple(
         Figure(tree(branch(one.hypothesis), one.hypothesis.name), f"Outcome: {one.verdict}.") for one in results
     )
     finding = " ".join(f"\u201c{one.hypothesis.name}\u201d: {one.verdict}." for one in results[:3])
     samples = sorted({len(one.per_example) for one in results})
     caption = f"{' or '.join(map(str, samples))} samples each; intervals are 95%. A scrub can reject a hypothesis, never show that it is true."
-    return Section(
-        "Scrubbed hypotheses", finding, (Figure(recovered(rows), caption), Detail("The hypotheses in words", trees))
-    )
+    units = sorted({unit_of(one) for one in results})
+    more = [figure for figure in (floors_table(results), seeds_table(results)) if figure is not None]
+    chart = Figure(recovered(rows, unit=" or ".join(units)), caption)
+    return Section("Scrubbed hypotheses", finding, (chart, *more, Detail("The hypotheses in words", trees)))
+
+
+def _briefly(result: ScrubResult) -> str:
+    """Return a verdict without its notes, which stand above the chart."""
+    worse = "; worse than a constant answer" if result.worse_than_constant else ""
+    return f"{result.verdict.split('; ')[0]}{worse}"
 
 
 def _run(run: Run) -> Section:

@@ -16,8 +16,9 @@ import torch
 
 from scrubjay.capture.model import Model
 from scrubjay.circuit.address import Address, Head, expand
+from scrubjay.claims.claim import Claim, input_name
 from scrubjay.claims.data import Dataset
-from scrubjay.claims.hypothesis import Claim, Hypothesis
+from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.errors import HypothesisError
 from scrubjay.interventions.run import run
 from scrubjay.scrubbing.result import ScrubResult
@@ -37,8 +38,8 @@ Place = tuple[int, int | None]
 class Match:
     """A part of one model and the part of another that it was matched with.
 
-    `distance` is of their roles (0: the same scores), `second` the next best part on its own and its distance, and `scores` the scores of
-    both by name.
+    `distance` is of their roles (0: the same scores); `second` is the nearest other part on its own, which may be nearer (parts are matched
+    together), and its distance; `scores` the scores of both by name.
     """
 
     part: str
@@ -114,7 +115,7 @@ class Transfer:
 
     def __str__(self) -> str:
         """Print who stands for whom, and the scrubs side by side."""
-        lines = [repr(self), f"{'part':10} {'to':10} distance  next best"]
+        lines = [repr(self), f"{'part':10} {'to':10} distance  nearest other"]
         for one in self.matches:
             second = "" if one.second is None else f"{one.second} at {one.second_distance:.3f}"
             lines.append(f"{one.part:10} {one.to:10} {one.distance:8.3f}  {second}")
@@ -128,7 +129,7 @@ class Transfer:
 
 def transfer(
     hypothesis: Hypothesis, model: Model, other: Model, data: Dataset, other_data: Dataset | None = None,
-    samples: int = 1000, seeds: int | Sequence[int] = 2, *, seed: int = 0, controls: int = CONTROLS,
+    samples: int = 1000, seeds: int | Sequence[int] = 2, *, seed: int = 0, controls: int = CONTROLS, result: str | None = None,
 ) -> Transfer:  # fmt: skip
     """Return a hypothesis carried to another model by the roles of the parts that it claims, scrubbed here and there.
 
@@ -142,34 +143,52 @@ def transfer(
         seeds: as for `scrub`.
         seed: of the random choices that the carried hypothesis is compared with.
         controls: how many of those.
+        result: the other model's result (`"logits@0"`), where it is given by position in one of the two models alone.
 
-    Parts are matched together: by the scores of `roles`, by how much of the claimed feature is in a part's output (the share of its
-    variance that lies between classes), and by composition of the claimed heads with one another; layers keep their order. Raises
-    `HypothesisError` where the other model has too few layers or heads, and for claims about parts that have no role here (neurons,
-    modules, key-value heads).
+    Parts are matched together: by the scores of `roles`, by how much of the claimed feature is in a head's output (the share of its
+    variance that lies between classes, beside the largest such share among the model's heads), and by composition of the claimed heads
+    with one another; layers keep their order. Raises `HypothesisError` where the other model has too few layers or heads, and for
+    claims about parts that have no role here (neurons, modules, key-value heads).
     """
     there = data if other_data is None else other_data
+    name = _result(hypothesis, other, result)
     claims = _parts(hypothesis, model)
     own, others = roles(model, data), roles(other, there)
-    told = _Told(_tells(model, data, claims), {part: {} for part in claims})
+    told = _Told({}, {})
     for part, some in claims.items():
-        told.there[part] = _tells_all(other, there, some, others, part)
+        heads = part[1] is not None
+        told.here[part] = _tells(model, data, some, own.heads).get(part, float("nan")) if heads else float("nan")
+        told.there[part] = _tells(other, there, some, others.heads) if heads else {}
     chosen, matches = _matched(list(claims), own, others, told)
-    carried = moved(hypothesis, model, chosen, f"{hypothesis.name}, carried to {other.name}")
+    carried = moved(hypothesis, model, chosen, f"{hypothesis.name}, carried to {other.name}", name)
     scrubbed = scrub(model, hypothesis, data, samples, seeds), scrub(other, carried, there, samples, seeds)
     drawn = [
-        scrub(other, moved(hypothesis, model, choice, f"{hypothesis.name}, at random"), there, samples, seeds)
+        scrub(other, moved(hypothesis, model, choice, f"{hypothesis.name}, at random", name), there, samples, seeds)
         for choice in _random(list(claims), chosen, others, seed, controls)
     ]
     notes = tuple(dict.fromkeys([*own.notes, *others.notes]))
     return Transfer(matches, carried, *scrubbed, tuple(drawn), notes)
 
 
+def _result(hypothesis: Hypothesis, other: Model, result: str | None) -> str:
+    """Return what the carried hypothesis begins with; refuse one whose positions are not those of the other model's result."""
+    site = str(hypothesis.root.site) if result is None else result
+    has = "query" in other.circuit.roots[other.anatomy.result].axis_names
+    if has == ("@" in site):
+        return site
+    said = "one for each position" if has else "no positions"
+    hint = f"{other.anatomy.result}@0" if has else other.anatomy.result
+    raise HypothesisError(
+        f"{hypothesis.name} begins with {site}, and the result of {other.name} has {said}: name it with result={hint!r}"
+        + (", or the position that its answer is read at" if has else "")
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class _Told:
     """How much of the claimed features is in parts' outputs: of the claimed parts, and of every candidate for each."""
 
-    here: Mapping[Place, float]
+    here: dict[Place, float]
     there: dict[Place, dict[Place, float]]
 
 
@@ -177,6 +196,10 @@ def _parts(hypothesis: Hypothesis, model: Model) -> dict[Place, list[Claim]]:
     """Return the claims about each part of the model."""
     made: dict[Place, list[Claim]] = {}
     for claim in hypothesis.claims():
+        if claim.part is not None:
+            raise HypothesisError(
+                f"claim {claim.name!r} is about {claim.part} of {claim.site}: a direction of one model's stream means nothing in another's"
+            )
         place = _place(claim.site, model)
         if place is not None:
             made.setdefault(place, []).append(claim)
@@ -188,7 +211,9 @@ def _parts(hypothesis: Hypothesis, model: Model) -> dict[Place, list[Claim]]:
 
 
 def _place(site: Address, model: Model) -> Place | None:
-    (found,) = expand(site, model.anatomy.shape)
+    if input_name(site) in model.circuit.inputs:
+        return None
+    found = _canonical(site, model)
     if not isinstance(found.layer, int):
         if found.part is not None:
             raise HypothesisError(
@@ -200,6 +225,14 @@ def _place(site: Address, model: Model) -> Place | None:
     if isinstance(found.part, Head) and isinstance(found.part.index, int):
         return found.layer, found.part.index
     raise HypothesisError(f"{site}: only heads, MLPs and streams of layers are carried to another model")
+
+
+def _canonical(site: Address, model: Model) -> Address:
+    """Return a site, named as a user may, as the address it stands for."""
+    if input_name(site) in model.circuit.inputs:
+        return site
+    (found,) = expand(Address(site.layer, site.part, site.site), model.anatomy.shape)
+    return Address(found.layer, found.part, found.site, site.position)
 
 
 def _named(place: Place) -> str:
@@ -225,24 +258,25 @@ def _feature(claims: Sequence[Claim], data: Dataset) -> tuple[str, np.ndarray] |
     """Return the position and the values of the first claimed feature that a head's output at one position could tell."""
     for claim in claims:
         at, values = claim.site.position, data.features.get(claim.feature or "")
-        if at is not None and isinstance(claim.site.part, Head) and values is not None and values.values.ndim == 1:
+        if (
+            at is not None
+            and not claim.each
+            and isinstance(claim.site.part, Head)
+            and values is not None
+            and values.values.ndim == 1
+        ):
             return f"out@{at.at}", values.values
     return None
 
 
-def _tells(model: Model, data: Dataset, parts: Mapping[Place, list[Claim]]) -> dict[Place, float]:
-    made: dict[Place, float] = {}
-    for place, claims in parts.items():
-        found = _feature(claims, data)
-        made[place] = float("nan") if found is None else _share(model, data, f"{_named(place)}.{found[0]}", found[1])
-    return made
-
-
-def _tells_all(model: Model, data: Dataset, claims: Sequence[Claim], all_of: Roles, part: Place) -> dict[Place, float]:
-    found = None if part[1] is None else _feature(claims, data)
+def _tells(model: Model, data: Dataset, claims: Sequence[Claim], heads: Sequence[Place]) -> dict[Place, float]:
+    """Return how much of the claimed feature each head tells, beside the head of its model that tells most."""
+    found = _feature(claims, data)
     if found is None:
         return {}
-    return {head: _share(model, data, f"{_named(head)}.{found[0]}", found[1]) for head in all_of.heads}
+    shares = {head: _share(model, data, f"{_named(head)}.{found[0]}", found[1]) for head in heads}
+    most = max(shares.values())
+    return {head: share / most for head, share in shares.items()} if most > 0 else {}
 
 
 def _candidates(
@@ -318,11 +352,14 @@ def _fits(part: Place, to: Place, made: Mapping[Place, Place]) -> bool:
 
 
 def _composing(part: Place, to: Place, made: Mapping[Place, Place], own: Roles, others: Roles) -> float:
-    """Return how differently two heads compose with the ones chosen already, in units of each model's strongest composition."""
+    """Return how differently two heads compose with the ones chosen already, in units of each model's strongest composition.
+
+    It is a mean over kinds and over the heads chosen: one score among the others, however many heads are claimed.
+    """
     if part[1] is None:
         return 0.0
     scales = [float(np.abs(one.composed).max()) or 1.0 for one in (own, others)]
-    total = 0.0
+    apart: list[float] = []
     for other, there in made.items():
         if other[1] is not None and there[1] is not None:
             here = (
@@ -332,8 +369,8 @@ def _composing(part: Place, to: Place, made: Mapping[Place, Place], own: Roles, 
                 others.composed[:, others.heads.index((there[0], there[1])), others.heads.index((to[0], to[1] or 0))]
                 / scales[1]
             )
-            total += float(((here - that) ** 2).sum())
-    return total
+            apart.append(float(((here - that) ** 2).mean()))
+    return float(np.mean(apart)) if apart else 0.0
 
 
 def _random(
@@ -359,8 +396,13 @@ def _random(
 _PART = re.compile(r"L(\d+)(?:\.H(\d+))?(?=\.)")
 
 
-def moved(hypothesis: Hypothesis, model: Model, chosen: Mapping[Place, Place], name: str) -> Hypothesis:
-    """Return a hypothesis in which every part is replaced by the one chosen for it; a layer named only on a path moves with its parts."""
+def moved(
+    hypothesis: Hypothesis, model: Model, chosen: Mapping[Place, Place], name: str, result: str | None = None
+) -> Hypothesis:
+    """Return a hypothesis in which every part is replaced by the one chosen for it; a layer named only on a path moves with its parts.
+
+    `result` is what it begins with, if not what it began with.
+    """
     layers: dict[int, int] = {}
     for part, to in chosen.items():
         layers.setdefault(part[0], to[0])
@@ -374,10 +416,12 @@ def moved(hypothesis: Hypothesis, model: Model, chosen: Mapping[Place, Place], n
         return _PART.sub(one, text)
 
     def rewritten(node: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
-        (site,) = expand(claim.site, model.anatomy.shape)
+        site = _canonical(claim.site, model)
         below = [rewritten(item, inner) for item, inner in zip(node.get("reads", []), claim.reads, strict=True)]
         via = node.get("via", "direct")
         return {**node, "site": put(str(site)), "via": put(via) if isinstance(via, str) else via, "reads": below}
 
-    written: Any = hypothesis.to_dict()
-    return Hypothesis.from_dict({**written, "name": name, "root": rewritten(written["root"], hypothesis.root)})
+    written: Any = hypothesis.to_dict("inline" if hypothesis.features else "names")
+    root = rewritten(written["root"], hypothesis.root)
+    root["site"] = result or root["site"]
+    return Hypothesis.from_dict({**written, "name": name, "root": root})

@@ -9,10 +9,12 @@ integers, so no feature depends on rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from scrubjay.claims.data import Dataset, Feature
+from scrubjay.claims.threshold import above, by_rule, said
 from scrubjay.errors import InputError
 
 START, PAD, END, OPEN, CLOSE = 0, 1, 2, 3, 4
@@ -113,6 +115,101 @@ def features(ids: np.ndarray) -> dict[str, Feature]:
     return {feature.name: feature for feature in made}
 
 
+def proportions(ids: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the proportion of "(" at each position and after it, float64 of shape (row, query); minus infinity where there is no bracket.
+
+    With `weights` (length, query, key), as from `adjusted_weights`, it is the weighted share of "(" that a head sees from there.
+
+    >>> proportions(encode(["(()"])[0])[0]
+    array([0.66666667, 0.66666667, 0.5       , 0.        ,       -inf])
+    """
+    if weights is None:
+        opens, closes = _suffix_sum(ids == OPEN), _suffix_sum(ids == CLOSE)
+        total = opens + closes
+        return np.where(total > 0, opens / np.maximum(total, 1), -np.inf)
+    made = np.empty(ids.shape)
+    lengths = (ids != PAD).sum(1)
+    size = ids.shape[1]
+    for length in np.unique(lengths):
+        rows = lengths == length
+        made[rows] = (ids[rows] == OPEN).astype(weights.dtype) @ weights[length, :size, :size].T
+    return made
+
+
+def horizon_features(
+    ids: np.ndarray, shares: np.ndarray, name: str, *, tie: str = "below", within: float = 0.0
+) -> dict[str, Feature]:
+    """Return the horizon test by given proportions (row, query): `name`, whether no position fails, and `name_at`, by position.
+
+    A position fails where its proportion is above one half; within `within` of it is a tie, `"below"` (it passes) or `"above"`. The
+    classes of `name_at` are those of `horizon_at`. Raises `InputError` for another rule.
+
+    >>> ids, _ = encode(["(())", "())("])
+    >>> [one.values.tolist() for one in horizon_features(ids, proportions(ids), "test").values()]
+    [[True, False], [[2, 2, 2, 2, 2, 1], [2, 2, 2, 2, -2, -1]]]
+    """
+
+    def at(rule: str) -> np.ndarray:
+        return _horizon_at(ids, ~above(shares, 0.5, tie=rule, within=within))
+
+    def told(rule: str) -> str:
+        return said(0.5, rule, within)
+
+    whole = by_rule(
+        lambda rule: Feature(
+            name, np.logical_and.reduce(at(rule) >= 0, axis=1), "no position fails the test", told(rule)
+        ),
+        tie,
+    )
+    each = by_rule(
+        lambda rule: Feature(f"{name}_at", at(rule), "the test at each position, 5 classes", told(rule)), tie
+    )
+    return {one.name: one for one in (whole, each)}
+
+
+def adjusted_weights(normed: np.ndarray, query: Linear, key: Linear) -> np.ndarray:
+    """Return how much a head sees of each bracket from each position, on the average string: (length, query, key).
+
+    The head's attention is taken for an average string of each length (a query reads "(", a key the mean of both brackets); then it is
+    evened out over the brackets before the query, and over those from it on, and normed. The type is that of `normed`.
+
+    Args:
+        normed: what the head reads of each token at each position, (token, position, model): embeddings after its norm.
+        query: the head's weight (model, d_head) and bias (d_head,) for queries.
+        key: the same for keys.
+    """
+    size, kind = normed.shape[1], normed.dtype
+    made = np.zeros((size + 1, size, size), kind)
+    for length in range(2, size + 1):
+        places = np.arange(size)
+        marks = [places == 0, places == length - 1, places >= length]
+        tokens = np.select(marks, [START, END, PAD], OPEN)
+        asks = normed[tokens, places]
+        bracket = ~np.logical_or.reduce(marks)
+        asked = np.where(bracket[:, None], (normed[OPEN] + normed[CLOSE]) / 2, asks)
+        scores = (asks @ query[0] + query[1]) @ (asked @ key[0] + key[1]).T
+        scores = (scores - 1e4 * (places >= length)) / np.sqrt(kind.type(query[0].shape[1]))
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        made[length] = _evened(scores / scores.sum(1, keepdims=True), bracket)
+    return made
+
+
+Linear = tuple[np.ndarray, np.ndarray]
+"""A weight and a bias."""
+
+
+def _evened(pattern: np.ndarray, bracket: np.ndarray) -> np.ndarray:
+    """Return a pattern (query, key) with its means over the brackets before each query and from it on, normed; 0 on other keys."""
+    places = np.arange(len(pattern))
+    before = bracket & (places < places[:, None])
+    made = np.zeros_like(pattern)
+    for some in (before, bracket & ~before):
+        count = np.maximum(some.sum(1, keepdims=True), 1)
+        made += some * ((pattern * some).sum(1, keepdims=True) / count).astype(pattern.dtype)
+    total = made.sum(1, keepdims=True)
+    return made / np.where(total > 0, total, 1)
+
+
 def _suffix_sum(flags: np.ndarray) -> np.ndarray:
     """Return how many flags are set at each position and after it; shape (row, query)."""
     return flags[:, ::-1].cumsum(axis=1)[:, ::-1]
@@ -163,13 +260,30 @@ def dataset(
     return Dataset(name, {"input_ids": ids, "attention_mask": mask}, truth, found, tuple(strings))
 
 
-def draw(n: int, seed: int, length: int | None = None) -> Dataset:
+def draw(n: int, seed: int, length: int | None = None, further: bool = False) -> Dataset:
     """Return the data set of `n` strings of our distribution (see `sample`): the registered task.
+
+    `further` adds two features: `left_horizon` (no prefix has more ")" than "(") and `tests`, which of count and left horizon pass (four
+    classes).
 
     Raises:
         InputError: if `n` is below 1, or a string is too long for `length`.
+
+    >>> sorted(set(draw(4, seed=0, further=True).features) - set(draw(4, seed=0).features))
+    ['left_horizon', 'tests']
     """
-    return dataset(sample(n, seed), length=length)
+    made = dataset(sample(n, seed), length=length)
+    return replace(made, features={**made.features, **_further(made)}) if further else made
+
+
+def _further(data: Dataset) -> dict[str, Feature]:
+    ids = data.inputs["input_ids"]
+    height = ((ids == OPEN).astype(np.int64) - (ids == CLOSE)).cumsum(1)
+    left, count = (height >= 0).all(1), data.feature("count").values
+    return {
+        "left_horizon": Feature("left_horizon", left, 'no prefix has more ")" than "("', EXACT),
+        "tests": Feature("tests", 2 * count.astype(np.int64) + left, "which of count and left horizon pass"),
+    }
 
 
 def sample(n: int, seed: int) -> list[str]:

@@ -125,6 +125,7 @@ _FOREST = """
 .sj-chart-recovered .sj-forest tbody .sj-plot{height:1.9rem}
 .sj-forest .sj-plot{min-width:6rem}
 .sj-table th,.sj-table td{padding-right:1rem}
+.sj-chart-bars .sj-ticks text:nth-of-type(even){display:none}
 .sj-chart-bars .sj-forest tbody th>span{width:min(8.5rem,var(--sj-names))}
 .sj-chart-recovered .sj-forest tbody th>span{width:auto}
 .sj-chart-recovered .sj-forest tbody .sj-number{padding-top:.42rem}

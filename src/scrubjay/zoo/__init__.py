@@ -12,5 +12,7 @@ from scrubjay.zoo.transformer import Config, Transformer
 
 __all__ = ["RECIPES", "Config", "Recipe", "Transformer", "models", "read", "write"]
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (brackets.RECIPE, induction.RECIPE)})
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {recipe.name: recipe for recipe in (brackets.RECIPE, induction.RECIPE)}
+)
 """Every recipe by name."""

@@ -36,7 +36,8 @@ def effects_section(found: Effects) -> Section:
         )
     caption = f"{found.values.shape[-1]} pairs; {ends}. {scale}."
     figure = Figure(_drawn(found, effect, unit), caption)
-    return Section(_TITLES[found.direction], _finding(found, effect), (figure,))
+    finding = f"No effect is given: {found.refusal}." if found.refusal else _finding(found, effect)
+    return Section(_TITLES[found.direction], finding, (figure,))
 
 
 def _finding(found: Effects, effect: np.ndarray) -> str:

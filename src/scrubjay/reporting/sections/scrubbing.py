@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from scrubjay.claims.hypothesis import Claim, Hypothesis
+from scrubjay.claims.claim import Claim, Others
+from scrubjay.claims.hypothesis import Hypothesis
 from scrubjay.reporting.brackets import FINER, FIVE_PARTS, FROM_THE_RIGHT, TWO_HEADS, UNTOUCHED, Stated
 from scrubjay.reporting.part import Parts
 from scrubjay.reporting.variant import part_name
@@ -125,10 +126,10 @@ def branch(hypothesis: Hypothesis) -> Branch:
     >>> branch(made).children[0].words
     'keeps only count; read by all paths'
     """
-    return _branch(hypothesis.root, top=True)
+    return _branch(hypothesis.root, hypothesis.others, top=True)
 
 
-def _branch(claim: Claim, top: bool = False) -> Branch:
+def _branch(claim: Claim, others: Others, top: bool = False) -> Branch:
     if top:
         words = "is this string's own" if claim.feature == "exact" else f"keeps only {claim.feature}"
     else:
@@ -139,10 +140,23 @@ def _branch(claim: Claim, top: bool = False) -> Branch:
             if claim.feature == "exact"
             else f"keeps only {claim.feature}"
         )
-        words = f"{kept}; read {'directly' if claim.via == 'direct' else 'by all paths'}"
+        paths = {"direct": "directly", "all": "by all paths"}.get(claim.via, f"by paths {claim.via}")
+        words = f"{kept}; read {paths}"
     if claim.reads:
-        words += "; whatever else it reads is an unrelated string's"
-    return Branch(str(claim.site), words, tuple(_branch(item) for item in claim.reads))
+        rest = others if claim.others is None else claim.others
+        known = f"row {rest}'s" if isinstance(rest, int) else _FROM.get(rest, f"that of a string with the same {rest}")
+        words += f"; whatever else it reads is {known}"
+    label = f"{str(claim.site).removeprefix('.')}{f', {claim.part}' if claim.part else ''}{', each position' if claim.each else ''}"
+    return Branch(label, words, tuple(_branch(item, others) for item in claim.reads))
+
+
+_FROM = {
+    "node": "an unrelated string's",
+    "parent": "unrelated strings', one for each part",
+    "global": "that of the one unrelated string",
+    "exact": "this string's own",
+}
+"""Whose values are read where nothing is claimed."""
 
 
 def scrub_row(result: ScrubResult, remark: str = "") -> ScrubRow:
