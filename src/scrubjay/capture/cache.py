@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -32,6 +30,7 @@ from scrubjay.capture.structure import Description
 from scrubjay.circuit.serial import from_json, to_json
 from scrubjay.errors import CacheError, CircuitError, FixedSizeError
 from scrubjay.evidence.digest import digest_bytes, digest_json
+from scrubjay.evidence.files import write_whole
 
 FORMAT = "scrubjay.captured"
 VERSION = 1
@@ -180,15 +179,7 @@ def _digest(body: object) -> str:
 def put(place: Path, content: bytes) -> None:
     """Write a file at once: a reader finds the old one or the new one, never a part; two writers do not meet."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=place.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(partial).replace(place)
-        except OSError:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        write_whole(place, content)
     except OSError as error:
         raise CacheError(
             f"the captured circuit was to be kept in {place.parent}, but: {error}; give another folder with cache=..., "

@@ -7,8 +7,6 @@ found again under any name, in another process where a folder is given, and not 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -32,6 +30,7 @@ from scrubjay.engine.fusing import is_stored
 from scrubjay.engine.memory import budget_bytes, in_words
 from scrubjay.errors import CacheError
 from scrubjay.evidence.digest import digest_bytes, digest_json
+from scrubjay.evidence.files import write_whole
 
 VERSION = 1
 
@@ -164,15 +163,7 @@ class Cache:
         place, tensor = self._place(key), value.as_tensor().detach().cpu().contiguous()
         content = save({"value": tensor}, {"names": json.dumps(value.names), "digest": _digest(tensor)})
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=place.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                Path(partial).replace(place)
-            except OSError:
-                Path(partial).unlink(missing_ok=True)
-                raise
+            write_whole(place, content)
         except OSError as error:
             raise CacheError(
                 f"a value was to be kept in {place.parent}, but: {error}; give another folder, or none: sj.Cache(folder=...)"
